@@ -1,0 +1,1 @@
+"""How results look: in a notebook, in a terminal, in a saved file."""

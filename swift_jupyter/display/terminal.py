@@ -1,0 +1,142 @@
+"""The frontend in a terminal: lines of text, redrawn in place where that is possible."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from typing import TextIO
+
+from swift_jupyter.display.progress_text import describe
+from swift_jupyter.display.run_text import one_line, text_block
+from swift_jupyter.display.throttle import Throttle
+from swift_jupyter.runs.progress import RunProgress
+
+
+class TerminalFrontend:
+    """Shows things on a stream.
+
+    Parameters
+    ----------
+    stream : TextIO, optional
+        Where to write; standard output by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stdout
+
+    def notice(self, text: str) -> None:
+        """Show one line."""
+        print(text, file=self._stream, flush=True)
+
+    def progress(self, title: str) -> TerminalProgress:
+        """Open a progress bar."""
+        return TerminalProgress(title, _Line(self._stream))
+
+    def text(self, title: str) -> TerminalText:
+        """Open a text that grows."""
+        return TerminalText(title, self._stream)
+
+    def run_view(self) -> TerminalRunView:
+        """Open the view of a run."""
+        return TerminalRunView(_Line(self._stream))
+
+
+class _Line:
+    """A line that is redrawn in place; without a terminal each state is a line of its own."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._dirty = False
+        self.live = bool(getattr(stream, "isatty", lambda: False)())
+
+    def draw(self, text: str) -> None:
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            self._stream.write("\r\x1b[2K" + text.splitlines()[0][:width])
+            self._dirty = True
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def settle(self, text: str) -> None:
+        """Replace the line by text that stays."""
+        self._stream.write(("\r\x1b[2K" if self._dirty else "") + (text + "\n" if text else ""))
+        self._dirty = False
+        self._stream.flush()
+
+
+class TerminalProgress:
+    """How far something is, in one line."""
+
+    def __init__(self, title: str, line: _Line) -> None:
+        self._title = title
+        self._line = line
+        self._throttle = Throttle(0.2 if line.live else 5.0)
+        self._started = time.monotonic()
+
+    def __enter__(self) -> TerminalProgress:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._line.settle("")
+
+    def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        """Show how far it is."""
+        passed = time.monotonic() - self._started
+        if self._throttle.due() and passed > 0.4:
+            words, _share = describe(text, done, total, passed)
+            self._throttle.run(lambda: self._line.draw(f"{self._title} · {words}"))
+
+
+class TerminalText:
+    """A text that grows."""
+
+    def __init__(self, title: str, stream: TextIO) -> None:
+        self._stream = stream
+        if title:
+            self._write(f"[{title}]\n")
+
+    def __enter__(self) -> TerminalText:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        return None
+
+    def append(self, text: str) -> None:
+        """Add a piece of text."""
+        self._write(text)
+
+    def finish(self, note: str) -> None:
+        """End the text."""
+        self._write(f"\n({note})\n")
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+class TerminalRunView:
+    """A run in one line, and at its end in a few."""
+
+    def __init__(self, line: _Line) -> None:
+        self._line = line
+        self._throttle = Throttle(0.3)
+        self._rows = -1
+        self._phase = ""
+        self._messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        """Show a line that stays."""
+        self._line.settle(text)
+
+    def draw(self, progress: RunProgress) -> None:
+        """Redraw the line; without a terminal, add one for each phase and log."""
+        news = len(progress.rows) != self._rows or progress.phase != self._phase
+        if (self._line.live and self._throttle.due()) or (not self._line.live and news):
+            self._rows, self._phase = len(progress.rows), progress.phase
+            self._throttle.run(lambda: self._line.draw(one_line(progress)))
+
+    def close(self, progress: RunProgress) -> None:
+        """Show the course of the loss, which stays."""
+        self._line.settle(text_block(progress, self._messages))

@@ -1,0 +1,1 @@
+"""Execution: does the work and knows nothing of notebooks."""

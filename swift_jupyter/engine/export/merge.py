@@ -1,0 +1,283 @@
+"""Adapter and base as one standalone model, with a measurement that they agree."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift_jupyter.engine.inference.adapters import AdapterReference
+from swift_jupyter.engine.models.options import ModelOptions
+from swift_jupyter.errors import UserError
+from swift_jupyter.files import sync_folder, sync_tree, write_json_atomically
+from swift_jupyter.i18n import translate as _
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ORIGIN_FILE = "swift_jupyter.json"
+PROBES = ("Who are you?", "你是谁？", "Write one sentence about the sea.")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """A merged model.
+
+    Attributes
+    ----------
+    path : Path
+        Its folder.
+    largest_difference : float
+        The largest absolute difference of any logit between base + adapter and the
+        merged model as reloaded from the disk, over all positions of the probes.
+    logit_scale : float
+        The largest absolute logit, to judge the difference by.
+    same_choices : float
+        The share of positions at which both find the same token likeliest.
+    dtype : str
+        The data type of the stored weights.
+    reused : bool
+        Whether it was there already, made of the very same adapter and base.
+    """
+
+    path: Path
+    largest_difference: float
+    logit_scale: float
+    same_choices: float
+    dtype: str
+    reused: bool = False
+
+
+def merge(
+    adapter: AdapterReference,
+    base: Path,
+    output: Path,
+    *,
+    dtype: str | None = None,
+    overwrite: bool = False,
+    trust_remote_code: bool = False,
+    report: Callable[[str], None] = lambda _text: None,
+) -> Merged:
+    """Write the merged model into `output`.
+
+    Parameters
+    ----------
+    adapter : AdapterReference
+        The adapter.
+    base : Path
+        The folder of the base model.
+    output : Path
+        The folder to make.
+    dtype : str, optional
+        The data type of the stored weights; the base's own by default.
+    overwrite : bool
+        Whether an older merge in `output` may be replaced.
+    report : callable, optional
+        Called with what is being done.
+
+    Raises
+    ------
+    UserError
+        When `output` holds something else, and when the disk is full.
+    """
+    origin = _origin(adapter, base, dtype)
+    existing = _existing(output, origin, overwrite)
+    if existing is not None:
+        return existing
+    staging = output.parent / f".{output.name}.unpublished"
+    shutil.rmtree(staging, ignore_errors=True)
+    try:
+        staging.mkdir(parents=True)
+        _check_room(base, staging)
+        merged = _write(adapter, base, staging, dtype, trust_remote_code, report)
+        numbers = {key: value for key, value in vars(merged).items() if key != "path"}
+        write_json_atomically(staging / ORIGIN_FILE, {**origin, **numbers})
+        sync_tree(staging)
+        _publish(staging, output)
+    except OSError as error:
+        raise UserError(
+            _("The merged model cannot be written to {path}.", path=output),
+            error.strerror or str(error),
+            _("Free some space, or choose another --output_dir."),
+        ) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Merged(**{**vars(merged), "path": output})
+
+
+def _origin(adapter: AdapterReference, base: Path, dtype: str | None) -> dict[str, Any]:
+    """Return what identifies a merge: the bytes of the adapter, and the base."""
+    digest = hashlib.sha256()
+    for path in (adapter.weights, adapter.path / "adapter_config.json"):
+        digest.update(path.read_bytes())
+    weights = sorted(base.glob("*.safetensors"))
+    return {
+        "made_by": "merge",
+        "adapter": str(adapter.path),
+        "adapter_sha256": digest.hexdigest(),
+        "base": str(base),
+        "base_files": [[w.name, w.stat().st_size, w.stat().st_mtime_ns] for w in weights],
+        "wanted_dtype": dtype,
+    }
+
+
+def _existing(output: Path, origin: dict[str, Any], overwrite: bool) -> Merged | None:
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return None
+    stored = _read_origin(output)
+    identity = ("adapter_sha256", "base", "base_files", "wanted_dtype")
+    if stored and all(stored.get(key) == origin[key] for key in identity):
+        names = ("largest_difference", "logit_scale", "same_choices", "dtype")
+        return Merged(output, **{name: stored[name] for name in names}, reused=True)
+    if stored and overwrite:
+        return None
+    why = (
+        _("It was merged from another adapter, or from an older state of this one.")
+        if stored
+        else _("It was not made by merge.")
+    )
+    next_step = (
+        _("To replace it: --overwrite") if stored else _("Choose another folder: --output_dir")
+    )
+    raise UserError(_("{path} already exists.", path=output), why, next_step)
+
+
+def _read_origin(folder: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((folder / ORIGIN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) and value.get("made_by") == "merge" else {}
+
+
+def _check_room(base: Path, folder: Path) -> None:
+    needed = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise UserError(
+            _("There is no room for the merged model in {path}.", path=folder.parent),
+            _(
+                "It needs {needed} MiB, and {free} MiB are free.",
+                needed=needed // 2**20,
+                free=free // 2**20,
+            ),
+            _("Free some space (%swift cache), or choose another --output_dir."),
+        )
+
+
+def _write(
+    adapter: AdapterReference,
+    base: Path,
+    staging: Path,
+    dtype: str | None,
+    trust_remote_code: bool,
+    report: Callable[[str], None],
+) -> Merged:
+    import torch
+
+    from swift_jupyter.engine.inference.loaded import release_memory
+    from swift_jupyter.engine.models.loading import choose_device, load_model, load_tokenizer
+
+    device = choose_device()
+    tokenizer = load_tokenizer(base, trust_remote_code)
+    # Merging happens in the precision in which the model is used here; the stored
+    # data type is a separate choice.
+    options = ModelOptions(trust_remote_code=trust_remote_code)
+    report(_("loading the base"))
+    model = load_model(base, options, device)
+    stored = getattr(torch, dtype) if dtype else _stored_dtype(base, model.dtype)
+    report(_("asking the adapter"))
+    with_adapter = _attach(model, adapter)
+    before = [_logits(with_adapter, tokenizer, probe) for probe in PROBES]
+    report(_("merging"))
+    merged = with_adapter.merge_and_unload(safe_merge=True)
+    merged.to(stored).save_pretrained(staging)
+    tokenizer.save_pretrained(staging)
+    _copy_extras(base, staging)
+    del model, with_adapter, merged
+    release_memory()
+    report(_("comparing"))
+    reloaded = load_model(staging, options, device)
+    after = [_logits(reloaded, tokenizer, probe) for probe in PROBES]
+    return _compare(staging, before, after, str(stored).removeprefix("torch."))
+
+
+def _attach(model: Any, adapter: AdapterReference) -> Any:
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, adapter.path).eval()
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            _("The adapter {path} does not fit its base.", path=adapter.path),
+            str(error).strip().splitlines()[0],
+            _("Name the model that it was trained on: --model NAME"),
+        ) from error
+
+
+def _stored_dtype(base: Path, fallback: Any) -> Any:
+    """Return the data type of the weights on the disk, from the header of the first file."""
+    import torch
+    from safetensors import safe_open
+
+    names = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+    for path in sorted(base.glob("*.safetensors")):
+        with safe_open(path, framework="pt") as weights:
+            for key in weights.keys():  # noqa: SIM118 (not a mapping)
+                return names.get(weights.get_slice(key).get_dtype(), fallback)
+    return fallback
+
+
+def _logits(model: Any, tokenizer: Any, text: str) -> Tensor:
+    """Return the logits of a probe, (length, vocabulary), float32 on the CPU."""
+    import torch
+
+    if getattr(tokenizer, "chat_template", None):
+        inputs = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}],
+            add_generation_prompt=True,
+            return_dict=True,
+            return_tensors="pt",
+        )
+    else:
+        inputs = tokenizer(text, return_tensors="pt")
+    with torch.inference_mode():
+        logits = model(
+            input_ids=inputs["input_ids"].to(model.device),
+            attention_mask=inputs["attention_mask"].to(model.device),
+        ).logits
+    return logits[0].float().cpu()
+
+
+def _compare(path: Path, before: list[Tensor], after: list[Tensor], dtype: str) -> Merged:
+    pairs = list(zip(before, after, strict=True))
+    same = sum(int((a.argmax(-1) == b.argmax(-1)).sum()) for a, b in pairs)
+    return Merged(
+        path=path,
+        largest_difference=max(float((a - b).abs().max()) for a, b in pairs),
+        logit_scale=max(float(a.abs().max()) for a in before),
+        same_choices=same / sum(len(a) for a in before),
+        dtype=dtype,
+    )
+
+
+def _copy_extras(base: Path, staging: Path) -> None:
+    """Copy small files that belong to the model but that nobody saved again."""
+    for name in ("generation_config.json", "chat_template.jinja", "LICENSE", "LICENSE.txt"):
+        if (base / name).is_file() and not (staging / name).exists():
+            shutil.copy(base / name, staging / name)
+
+
+def _publish(staging: Path, output: Path) -> None:
+    """Put the new model in place; an older one steps aside until that is done."""
+    old = output.parent / f".{output.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if output.exists():
+        output.rename(old)
+    staging.rename(output)
+    sync_folder(output.parent)
+    shutil.rmtree(old, ignore_errors=True)

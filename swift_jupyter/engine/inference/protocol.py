@@ -1,0 +1,139 @@
+"""What is asked of a model and what comes back, whatever backend answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swift_jupyter.errors import UserError
+from swift_jupyter.i18n import translate as _
+from swift_jupyter.options import option
+
+Messages = list[dict[str, str]]
+_ROLES = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How an answer is generated."""
+
+    max_new_tokens: int = option(512, help="The longest answer, in tokens.")
+    temperature: float | None = option(
+        None,
+        help="0 always takes the likeliest token; higher is more varied. By default what the "
+        "model's own generation config says.",
+    )
+    top_p: float | None = option(None, help="Sample from the likeliest tokens up to this share.")
+    top_k: int | None = option(None, help="Sample from this many of the likeliest tokens.")
+    repetition_penalty: float | None = option(
+        None, help="Above 1 it makes repetitions less likely."
+    )
+    seed: int | None = option(None, help="The seed of sampling, for answers that can be repeated.")
+
+
+class Answer(str):
+    """An answer: a text with the facts about it.
+
+    Attributes
+    ----------
+    finish_reason : str
+        ``stop``, ``length`` or ``interrupted``.
+    prompt_tokens, completion_tokens : int
+        What went in and came out.
+    seconds : float
+        How long it took.
+    messages : list of dict
+        The whole conversation, this answer included.
+    """
+
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    messages: Messages
+
+    @classmethod
+    def of(
+        cls,
+        text: str,
+        *,
+        finish_reason: str,
+        prompt_tokens: int,
+        completion_tokens: int,
+        seconds: float,
+        messages: Messages,
+    ) -> Answer:
+        """Build an answer; `messages` is the conversation before it."""
+        answer = cls(text)
+        answer.finish_reason = finish_reason
+        answer.prompt_tokens = prompt_tokens
+        answer.completion_tokens = completion_tokens
+        answer.seconds = seconds
+        answer.messages = [*messages, {"role": "assistant", "content": text}]
+        return answer
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The speed, the reading of the prompt included."""
+        return self.completion_tokens / self.seconds if self.seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "text": str(self),
+            "finish_reason": self.finish_reason,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+            "seconds": self.seconds,
+            "messages": self.messages,
+        }
+
+
+def conversation(prompt: str, system: str = "", history: Sequence[Any] = ()) -> Messages:
+    """Build the messages of one question.
+
+    Parameters
+    ----------
+    prompt : str
+        The question.
+    system : str
+        Goes first, instead of a system message in the history.
+    history : sequence of mapping or Answer
+        Earlier messages, or an earlier answer that carries them.
+
+    Raises
+    ------
+    UserError
+        When the history is not made of messages.
+    """
+    messages: Messages = []
+    for item in history:
+        carried = getattr(item, "messages", None)
+        for message in carried if carried is not None else _flat(item):
+            messages.append(_message(message))
+    if system:
+        messages = [message for message in messages if message["role"] != "system"]
+        messages.insert(0, {"role": "system", "content": system})
+    return [*messages, {"role": "user", "content": prompt}]
+
+
+def _flat(item: Any) -> list[Any]:
+    return list(item) if isinstance(item, (list, tuple)) else [item]
+
+
+def _message(value: Any) -> dict[str, str]:
+    good = (
+        isinstance(value, Mapping)
+        and value.get("role") in _ROLES
+        and isinstance(value.get("content"), str)
+    )
+    if not good:
+        raise UserError(
+            _("The history is not made of messages."),
+            _('A message is {{"role": "user", "content": "…"}}.').replace("{{", "{").replace(
+                "}}", "}"
+            ),
+            _("Give a list of them, or an earlier answer: --history $answer"),
+        )
+    return {"role": value["role"], "content": value["content"]}

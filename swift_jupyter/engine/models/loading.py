@@ -1,0 +1,171 @@
+"""From a folder to a tokenizer and a model in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swift_jupyter.engine.models.options import ModelOptions
+from swift_jupyter.errors import UserError
+from swift_jupyter.i18n import translate as _
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def check_model_folder(folder: Path) -> dict[str, Any]:
+    """Read `config.json` and see that weights are there.
+
+    Returns
+    -------
+    dict
+        The content of `config.json`.
+
+    Raises
+    ------
+    UserError
+        When the config is absent or broken, or no weights are there.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError(_("it is not a JSON object"))
+    except FileNotFoundError:
+        raise UserError(
+            _("{folder} is not a model: it has no config.json.", folder=folder),
+            next_step=_("Give the folder of a model, or a name: %swift models"),
+        ) from None
+    except (OSError, ValueError) as error:
+        raise _broken(folder, f"config.json: {error}") from None
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*.bin")):
+        raise _broken(folder, _("no weights (*.safetensors) are there"))
+    return config
+
+
+def _broken(folder: Path, why: str) -> UserError:
+    return UserError(
+        _("The model in {folder} is broken.", folder=folder),
+        why,
+        _("Remove it and download it again: %swift cache rm NAME --yes"),
+    )
+
+
+def choose_device() -> str:
+    """Return ``cuda``, ``mps`` or ``cpu``: the fastest that torch can use here."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    if torch.backends.mps.is_available():
+        return "mps"
+    return "cpu"
+
+
+def choose_dtype(name: str | None, device: str) -> torch.dtype:
+    """Return the data type of the weights for a device; see `ModelOptions.torch_dtype`."""
+    import torch
+
+    if name:
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device == "cpu":
+        return torch.float32
+    if device == "cuda" and not torch.cuda.is_bf16_supported():
+        return torch.float16
+    return torch.bfloat16
+
+
+def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a model folder.
+
+    Raises
+    ------
+    UserError
+        When the folder holds no readable tokenizer.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=trust_remote_code, local_files_only=True
+        )
+    except Exception as error:  # transformers raises many types for a broken folder.
+        raise _explained(folder, error, trust_remote_code) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedModel:
+    """Load a causal language model onto a device, in evaluation mode.
+
+    Parameters
+    ----------
+    folder : Path
+        The model's folder.
+    options : ModelOptions
+        Data type, attention and trust.
+    device : str
+        As from `choose_device`.
+
+    Raises
+    ------
+    UserError
+        When the folder is broken, or its code is not trusted.
+    """
+    from transformers import AutoModelForCausalLM
+
+    check_model_folder(folder)
+    extra = {"attn_implementation": options.attn_impl} if options.attn_impl else {}
+    try:
+        with _without_bars():
+            model, info = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=choose_dtype(options.torch_dtype, device),
+                trust_remote_code=options.trust_remote_code,
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                **extra,
+            )
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers raises many types for a broken folder.
+        raise _explained(folder, error, options.trust_remote_code) from error
+    missing = sorted(info.get("missing_keys") or [])
+    if missing:
+        raise _broken(
+            folder,
+            _("{count} weights are missing, such as {name}", count=len(missing), name=missing[0]),
+        )
+    return model.to(device).eval()  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keep transformers' own progress bars out of the cell, which has one already."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _explained(folder: Path, error: Exception, trusted: bool) -> UserError:
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if not trusted and "trust_remote_code" in str(error):
+        return UserError(
+            _("{folder} needs Python code that comes with the model.", folder=folder),
+            _("Code of strangers is not run unless you say so."),
+            _("If you trust its author: --trust_remote_code"),
+        )
+    return _broken(folder, text)

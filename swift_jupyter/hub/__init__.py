@@ -1,0 +1,1 @@
+"""Storage: where models and datasets come from and where they lie on this machine."""

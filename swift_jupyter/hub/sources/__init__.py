@@ -1,0 +1,1 @@
+"""The places from which a repository can be pulled."""

@@ -1,0 +1,1 @@
+"""Work done by the hubs' own client libraries, in a process of its own."""

@@ -1,0 +1,168 @@
+"""The worker process: does the work of the run whose folder is its argument."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import signal
+import sys
+import time
+import traceback
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from swift_jupyter.errors import UserError
+from swift_jupyter.files import write_json_atomically
+from swift_jupyter.i18n import translate as _
+from swift_jupyter.runs.folder import RunFolder
+from swift_jupyter.runs.index import RunIndex
+from swift_jupyter.runs.jobs import load_job
+from swift_jupyter.journal import append_row
+from swift_jupyter.runs.process import identify
+from swift_jupyter.runs.record import State
+from swift_jupyter.settings import Settings
+
+_PHASE_INTERVAL = 0.2
+_VERSIONED = ("swift_jupyter", "torch", "transformers", "peft", "accelerate", "datasets")
+
+
+class FolderReporter:
+    """Writes what a job reports into the run's folder.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The run's files. Only this process writes `events.jsonl`.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._signalled = False
+        self._phase = ""
+        self._phase_time = 0.0
+
+    def stop_on_signal(self, _number: int, _frame: object) -> None:
+        """Signal handler: SIGTERM asks for the same as the stop file."""
+        self._signalled = True
+
+    def phase(self, text: str, done: int | None = None, total: int | None = None) -> None:
+        """Append a phase; progress within one phase at most five times a second."""
+        now = time.monotonic()
+        finished = done is not None and done == total
+        if text == self._phase and now - self._phase_time < _PHASE_INTERVAL and not finished:
+            return
+        self._phase, self._phase_time = text, now
+        self._folder.append_event("phase", text=text, done=done, total=total)
+
+    def notice(self, text: str) -> None:
+        """Append a notice and print it into the log."""
+        print(text, flush=True)
+        self._folder.append_event("notice", text=text)
+
+    def metrics(self, row: dict[str, Any]) -> None:
+        """Append a row to `logging.jsonl`."""
+        append_row(self._folder.metrics_file, row)
+
+    def checkpoint(self, path: Path, step: int) -> None:
+        """Append a checkpoint."""
+        self._folder.append_event("checkpoint", path=path.name, step=step)
+
+    def should_stop(self) -> bool:
+        """Tell whether a signal or the stop file asked for a stop."""
+        return self._signalled or self._folder.stop_requested()
+
+
+def work(folder: RunFolder) -> int:
+    """Do the work of a run and keep its record; return the exit code."""
+    from filelock import FileLock, Timeout
+
+    folder.lock_file.parent.mkdir(exist_ok=True)
+    try:
+        with FileLock(folder.lock_file, timeout=0):
+            return _work_alone(folder)
+    except Timeout:
+        print("another worker has this folder", file=sys.stderr)
+        return 3
+
+
+def _work_alone(folder: RunFolder) -> int:
+    record = dataclasses.replace(
+        folder.read(),
+        state=State.STARTING,
+        worker=identify(),
+        started=time.time(),
+        versions=_versions(),
+    )
+    folder.write(record)
+    reporter = FolderReporter(folder)
+    signal.signal(signal.SIGTERM, reporter.stop_on_signal)
+    signal.signal(signal.SIGINT, reporter.stop_on_signal)
+    state, reason = _run_job(folder, reporter)
+    folder.write(
+        dataclasses.replace(folder.read(), state=state, reason=reason, finished=time.time())
+    )
+    RunIndex(Settings(**record.settings)).finish(record.id)
+    return 1 if state is State.FAILED else 0
+
+
+def _run_job(folder: RunFolder, reporter: FolderReporter) -> tuple[State, str]:
+    record = folder.read()
+    try:
+        job = load_job(record.command)
+        folder.write(dataclasses.replace(record, state=State.RUNNING))
+        settings = Settings(**record.settings)
+        result = job(record.options, folder.path, settings, reporter)
+        write_json_atomically(folder.result_file, result)
+    except UserError as error:
+        print(error, file=sys.stderr, flush=True)
+        return State.FAILED, str(error)
+    except Exception as error:
+        traceback.print_exc()
+        return State.FAILED, explain(error)
+    if result.get("stopped"):
+        return State.STOPPED, _("asked to stop")
+    return State.DONE, ""
+
+
+def explain(error: BaseException) -> str:
+    """Return what a user should read of an unexpected error: one to three lines."""
+    text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+        return "\n".join(
+            [
+                _("The memory was not enough."),
+                text,
+                _("Try a smaller --per_device_train_batch_size or --max_length."),
+            ]
+        )
+    if isinstance(error, OSError) and error.errno == 28:
+        return "\n".join(
+            [
+                _("The disk is full."),
+                text,
+                _("Free some space (%swift cache), then resume the run."),
+            ]
+        )
+    return "\n".join([text, _("The whole traceback is in the run's worker.log.")])
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions that matter, read without importing anything."""
+    versions = {"python": platform.python_version()}
+    for name in _VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def main() -> None:
+    """Entry point of the worker process."""
+    code = work(RunFolder(Path(sys.argv[1])))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of the libraries must not keep a finished worker alive.
+    os._exit(code)

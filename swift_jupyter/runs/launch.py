@@ -130,7 +130,7 @@ def _start_worker(folder: RunFolder) -> None:
         "from swift_jupyter.runs.worker import main; main()"
     )
     # A file such as `datasets.py` beside the notebook must not shadow a library.
-    environment = {**os.environ, "PYTHONSAFEPATH": "1"}
+    environment = {"GOMP_SPINCOUNT": _spin_count(), **os.environ, "PYTHONSAFEPATH": "1"}
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-u", "-c", program, str(folder.path)],
@@ -143,3 +143,14 @@ def _start_worker(folder: RunFolder) -> None:
             close_fds=True,
         )
     folder.note_spawned(identify(process.pid) or ProcessIdentity(process.pid, "gone"))
+
+
+def _spin_count() -> str:
+    """Return how long idle OpenMP threads of the worker shall spin before they sleep.
+
+    On a machine that others use, too, spinning threads hold the cores that their own
+    siblings wait for, which halves the speed of a small model or worse; alone, a short
+    spin is quicker than waking up.
+    """
+    busy = hasattr(os, "getloadavg") and os.getloadavg()[0] > 0.6 * (os.cpu_count() or 1)
+    return "0" if busy else "5000"

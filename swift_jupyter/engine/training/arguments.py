@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from swift_jupyter.engine.training.sft import SftJob
 
 _EVALUATIONS_PER_RUN = 10
+_REFERENCE_RATE, _REFERENCE_WIDTH, _HIGHEST_RATE = 1e-4, 4096, 5e-4
 
 
 def training_arguments(
@@ -24,6 +25,7 @@ def training_arguments(
     rows: int,
     evaluate: bool,
     checkpointing: bool,
+    learning_rate: float,
     dtype: torch.dtype,
 ) -> TrainingArguments:
     """Build the Trainer's arguments.
@@ -42,6 +44,8 @@ def training_arguments(
         Whether there are rows to evaluate on.
     checkpointing : bool
         Whether activations are computed twice.
+    learning_rate : float
+        As from `choose_learning_rate`.
     dtype : torch.dtype
         The data type of the weights.
     """
@@ -49,7 +53,7 @@ def training_arguments(
     accelerated = torch.cuda.is_available()
     return TrainingArguments(
         output_dir=str(folder),
-        learning_rate=job.learning_rate,
+        learning_rate=learning_rate,
         num_train_epochs=job.num_train_epochs,
         max_steps=job.max_steps,
         per_device_train_batch_size=plan.batch_size,
@@ -86,6 +90,21 @@ def training_arguments(
         report_to=[],
         disable_tqdm=True,
     )
+
+
+def choose_learning_rate(hidden_size: int | None) -> float:
+    """Return the learning rate of LoRA for a model of this width.
+
+    Notes
+    -----
+    Adam's best rate falls about inversely with the width (Yang et al., "Tensor
+    Programs V", 2022), and 1e-4 is customary at 4096. The cap keeps very small models
+    from diverging.
+    """
+    if not hidden_size:
+        return _REFERENCE_RATE
+    rate = _REFERENCE_RATE * max(1.0, _REFERENCE_WIDTH / hidden_size)
+    return min(_HIGHEST_RATE, rate)
 
 
 def total_steps(job: SftJob, plan: BatchPlan, rows: int) -> int:

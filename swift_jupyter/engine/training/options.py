@@ -37,7 +37,11 @@ class LoraOptions:
 class TrainingOptions:
     """How long, how fast and in which portions."""
 
-    learning_rate: float = option(1e-4, help="The highest learning rate.")
+    learning_rate: float | None = option(
+        None,
+        help="The highest learning rate. By default 1e-4 as in ms-swift for models with a hidden "
+        "size of 4096 or more, and up to 5e-4 for narrower ones, which learn too little with it.",
+    )
     num_train_epochs: float = option(3.0, help="How often the whole data set is seen.")
     max_steps: int = option(-1, help="Stop after this many steps; -1 for no limit.")
     per_device_train_batch_size: int | None = option(

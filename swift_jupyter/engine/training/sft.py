@@ -168,13 +168,17 @@ class _Training:
         self, model: Any, tokenizer: Any, data: PreparedData, device: str
     ) -> tuple[SwiftTrainer, Any]:
         from swift_jupyter.engine.data.collation import Collator
-        from swift_jupyter.engine.training.arguments import training_arguments
+        from swift_jupyter.engine.training.arguments import (
+            choose_learning_rate,
+            training_arguments,
+        )
         from swift_jupyter.engine.training.batching import plan_batches
         from swift_jupyter.engine.training.callbacks import (
             ClockCheckpoint,
             LogCallback,
             StopCallback,
         )
+        from swift_jupyter.engine.training.dropout import speed_up_dropout
         from swift_jupyter.engine.training.lora import add_lora
         from swift_jupyter.engine.training.meter import Meter
         from swift_jupyter.engine.training.trainer import SwiftTrainer
@@ -192,12 +196,30 @@ class _Training:
         if checkpointing:
             model.enable_input_require_grads()
         peft_model = add_lora(model, self.job)
-        self._write_args(plan.batch_size, plan.accumulation, checkpointing)
+        if device == "cpu":
+            speed_up_dropout(peft_model)
+        text_config = model.config.get_text_config()
+        rate = self.job.learning_rate or choose_learning_rate(
+            getattr(text_config, "hidden_size", None)
+        )
+        self._write_args(
+            learning_rate=rate,
+            per_device_train_batch_size=plan.batch_size,
+            gradient_accumulation_steps=plan.accumulation,
+            gradient_checkpointing=checkpointing,
+        )
         stop, log = StopCallback(self.reporter), LogCallback(self.reporter)
         trainer = SwiftTrainer(
             model=peft_model,
             args=training_arguments(
-                self.job, self.folder, plan, len(lengths), bool(data.val), checkpointing, model.dtype
+                self.job,
+                self.folder,
+                plan,
+                len(lengths),
+                bool(data.val),
+                checkpointing,
+                rate,
+                model.dtype,
             ),
             train_dataset=data.train,
             eval_dataset=data.val or None,
@@ -213,15 +235,12 @@ class _Training:
         log.attach(trainer)
         return trainer, stop
 
-    def _write_args(self, batch_size: int, accumulation: int, checkpointing: bool) -> None:
-        """Write `args.json`, by which `infer` and `merge` know what was trained."""
-        values = dataclasses.asdict(self.job)
-        values.update(
-            per_device_train_batch_size=batch_size,
-            gradient_accumulation_steps=accumulation,
-            gradient_checkpointing=checkpointing,
-            output_dir=str(self.folder),
-        )
+    def _write_args(self, **chosen: Any) -> None:
+        """Write `args.json`, by which `infer` and `merge` know what was trained.
+
+        What the user left open is there as it was `chosen`.
+        """
+        values = {**dataclasses.asdict(self.job), **chosen, "output_dir": str(self.folder)}
         write_json_atomically(self.folder / ARGS_FILE, values)
 
     def _check_disk(self, trainer: SwiftTrainer) -> None:

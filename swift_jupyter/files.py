@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import tempfile
+import secrets
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+_NO_ROOM = 2**20
+_FULL_MESSAGES = ("no space left on device", "os error 28", "disk quota exceeded")
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -17,21 +23,60 @@ def write_text_atomically(path: Path, text: str) -> None:
     OSError
         When the folder cannot be written; nothing is left behind then.
     """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_bytes_atomically(path, text.encode("utf-8"))
 
 
 def write_json_atomically(path: Path, value: Any) -> None:
     """Replace `path` with `value` as JSON, in one step."""
-    write_text_atomically(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    write_bytes_atomically(path, encode_json(value, indent=2))
+
+
+def encode_json(
+    value: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None
+) -> bytes:
+    """Return `value` as JSON in UTF-8, with a line end.
+
+    `default` is `json.dumps`'s. Characters that UTF-8 has not (halves of a pair, as in undecodable file names)
+    become JSON's own escapes.
+    """
+    text = json.dumps(value, ensure_ascii=False, indent=indent, default=default) + "\n"
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Replace `path` with `content` in one step; see `write_text_atomically`."""
+    # Not `tempfile`, whose files nobody else may read: checkpoints are shared.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_disk_full(error: BaseException, folder: Path) -> bool:
+    """Tell whether writing into `folder` failed because no room was left.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised. The writers of torch and safetensors raise errors of their
+        own, some without the reason, so the room that is left counts as well.
+    folder : Path
+        Where the writing happened; ask before anything there is cleaned up.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if any(message in str(error).lower() for message in _FULL_MESSAGES):
+        return True
+    try:
+        return shutil.disk_usage(folder).free < _NO_ROOM
+    except OSError:
+        return False
 
 
 def sync_tree(folder: Path) -> None:

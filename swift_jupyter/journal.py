@@ -6,16 +6,16 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from swift_jupyter.files import write_text_atomically
+from swift_jupyter.files import encode_json, write_bytes_atomically
 
 
-def encode_row(row: dict[str, Any]) -> str:
+def encode_row(row: dict[str, Any]) -> bytes:
     """Return a row as one line of strict JSON; NaN and infinities become null."""
-    return json.dumps(_finite(row), ensure_ascii=False, default=str) + "\n"
+    return encode_json(_finite(row), default=str)
 
 
 def _finite(value: Any) -> Any:
@@ -32,8 +32,13 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     """Append a row with one write, so that lines of several processes never mix.
 
     A line that a crash tore off is closed first, so that only it is lost.
+
+    Raises
+    ------
+    OSError
+        When the disk is full; a part of the line may be there, which readers pass over.
     """
-    line = encode_row(row).encode()
+    line = encode_row(row)
     handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         size = os.lseek(handle, 0, os.SEEK_END)
@@ -41,7 +46,8 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
             os.lseek(handle, size - 1, os.SEEK_SET)
             if os.read(handle, 1) != b"\n":
                 line = b"\n" + line
-        os.write(handle, line)
+        while line:  # A disk that fills up takes a part, and says so at the next try.
+            line = line[os.write(handle, line) :]
     finally:
         os.close(handle)
 
@@ -102,8 +108,8 @@ class JournalReader:
         return parse_rows(complete.split(b"\n"))
 
 
-def keep_rows(path: Path, keep: Any) -> None:
+def keep_rows(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
     """Rewrite a journal with only the rows for which `keep(row)` is true."""
     if path.exists():
         rows = [row for row in read_rows(path) if keep(row)]
-        write_text_atomically(path, "".join(encode_row(row) for row in rows))
+        write_bytes_atomically(path, b"".join(encode_row(row) for row in rows))

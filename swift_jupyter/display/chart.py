@@ -62,7 +62,7 @@ class LossChart:
         if steps:
             axes.plot(*thin(steps, losses), color=_RAW, lw=1, label="train", **_marks(steps))
             # The more often a loss is logged, the longer the memory of its average.
-            weight = 0.5 if len(steps) < 20 else 0.8 if len(steps) < 200 else 0.95
+            weight = 0.3 if len(steps) < 20 else 0.8 if len(steps) < 200 else 0.95
             axes.plot(
                 *thin(steps, smooth(losses, weight)), color=_SMOOTH, lw=1.8, label="train, smoothed"
             )

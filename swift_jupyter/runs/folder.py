@@ -64,6 +64,11 @@ class RunFolder:
         return self.path / "control" / "worker.lock"
 
     @property
+    def reserve_file(self) -> Path:
+        """Some room that is given up when the disk is full and the end must be told."""
+        return self.path / "control" / "reserve"
+
+    @property
     def stop_file(self) -> Path:
         """Its presence asks the worker to save and stop."""
         return self.path / "control" / "stop"
@@ -75,6 +80,14 @@ class RunFolder:
     def write(self, record: RunRecord) -> None:
         """Replace `run.json`."""
         write_record(self.record_file, record)
+
+    def write_end(self, record: RunRecord) -> None:
+        """Replace `run.json`, also when the disk is full."""
+        try:
+            self.write(record)
+        except OSError:
+            self.reserve_file.unlink(missing_ok=True)
+            self.write(record)
 
     def append_event(self, kind: str, **values: Any) -> None:
         """Append to `events.jsonl`."""
@@ -96,7 +109,7 @@ class RunFolder:
 
     def state(self, record: RunRecord | None = None) -> State:
         """Return the state, as the record, the process and the requests tell it."""
-        state = (record or self.read()).observed_state(self._spawned())
+        state = (record or self.read()).observed_state(self.spawned())
         if state in (State.STARTING, State.RUNNING) and self.stop_requested():
             return State.STOPPING
         return state
@@ -105,10 +118,12 @@ class RunFolder:
         """Record which process the launcher started."""
         write_json_atomically(self._spawned_file, dataclasses.asdict(process))
 
-    def _spawned(self) -> ProcessIdentity | None:
+    def spawned(self) -> ProcessIdentity | None:
+        """Return the process that the launcher started, when it is known."""
         try:
-            return ProcessIdentity(**json.loads(self._spawned_file.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            content = json.loads(self._spawned_file.read_text(encoding="utf-8"))
+            return ProcessIdentity.from_json(content)
+        except (OSError, ValueError, TypeError, KeyError):
             return None
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -56,6 +57,11 @@ def launch(
     -------
     Run
         The run, whose worker is a process in a session of its own.
+
+    Raises
+    ------
+    UserError
+        When the folder cannot be made or filled; nothing is left behind then.
     """
     folder = create_run_folder(output_dir, add_version)
     try:
@@ -73,28 +79,61 @@ def launch(
         )
         folder.write(record)
         index.add(record.id, folder)
+        _start_worker(folder)
+    except OSError as error:
+        discard_run_folder(folder)
+        raise UserError(
+            _("No run can be started in {path}.", path=output_dir),
+            error.strerror or str(error),
+            _("Choose a folder with some room: --output_dir FOLDER"),
+        ) from error
     except BaseException:
         discard_run_folder(folder)
         raise
-    _start_worker(folder)
     return Run(folder)
 
 
 def resume(run: Run, settings: Settings) -> Run:
     """Take up a run that stopped, failed or was lost, from its last checkpoint.
 
+    A run of another machine, whose process cannot be seen from here, is taken up when
+    nobody holds its lock: notebooks in containers change their machine's name.
+
     Raises
     ------
     UserError
-        When the run is still at work or already done.
+        When the run is still at work or already done, or its folder cannot be written.
     """
+    from filelock import FileLock, Timeout
+
+    try:
+        run.folder.lock_file.parent.mkdir(exist_ok=True)
+        with FileLock(run.folder.lock_file, timeout=0):
+            _requeue(run)
+        RunIndex(settings).add(run.id, run.folder)
+        _start_worker(run.folder)
+    except Timeout:
+        raise _still_at_work(run) from None
+    except OSError as error:
+        raise UserError(
+            _("{id} cannot be resumed.", id=run.id),
+            f"{run.path}: {error.strerror or error}",
+        ) from error
+    return run
+
+
+def _still_at_work(run: Run) -> UserError:
+    return UserError(
+        _("{id} is still at work ({state}).", id=run.id, state=run.state.value),
+        next_step=_("To watch it: %swift runs attach {id}", id=run.id),
+    )
+
+
+def _requeue(run: Run) -> None:
     record = run.record()
     state = run.state
-    if state.active:
-        raise UserError(
-            _("{id} is still at work ({state}).", id=record.id, state=state.value),
-            next_step=_("To watch it: %swift runs attach {id}", id=record.id),
-        )
+    if state.active and record.is_local:
+        raise _still_at_work(run)
     if state is State.DONE:
         raise UserError(
             _("{id} is done, so there is nothing to resume.", id=record.id),
@@ -106,15 +145,13 @@ def resume(run: Run, settings: Settings) -> Run:
             record,
             state=State.QUEUED,
             reason="",
+            host=socket.gethostname(),
             worker=None,
             launcher=identify(),
             resumed=record.resumed + 1,
             finished=0.0,
         )
     )
-    RunIndex(settings).add(record.id, run.folder)
-    _start_worker(run.folder)
-    return run
 
 
 def _start_worker(folder: RunFolder) -> None:
@@ -126,10 +163,11 @@ def _start_worker(folder: RunFolder) -> None:
     # A checkout that is not installed must be found, too; last, to shadow nothing.
     package_parent = str(Path(swift_jupyter.__file__).parents[1])
     program = (
-        f"import sys; sys.path.append({package_parent!r}); "
+        f"import sys; sys.path = [p for p in sys.path if p] + [{package_parent!r}]; "
         "from swift_jupyter.runs.worker import main; main()"
     )
-    # A file such as `datasets.py` beside the notebook must not shadow a library.
+    # A file such as `datasets.py` beside the notebook must not shadow a library. The
+    # variable, known from Python 3.11 on, is for the worker's own children.
     environment = {"GOMP_SPINCOUNT": _spin_count(), **os.environ, "PYTHONSAFEPATH": "1"}
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(

@@ -8,6 +8,7 @@ import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -27,6 +28,11 @@ class ProcessIdentity:
 
     pid: int
     started: str
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> ProcessIdentity:
+        """Build an identity, ignoring fields that a newer version may have added."""
+        return cls(int(value["pid"]), str(value["started"]))
 
 
 def identify(pid: int | None = None) -> ProcessIdentity | None:

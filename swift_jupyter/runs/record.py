@@ -80,18 +80,31 @@ class RunRecord:
     finished: float = 0.0
     resumed: int = 0
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its processes would be on this machine."""
+        return self.host == socket.gethostname()
+
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> RunRecord:
-        """Build a record, ignoring fields that a newer version may have added."""
+        """Build a record, ignoring fields that a newer version may have added.
+
+        Raises
+        ------
+        ValueError, TypeError, KeyError
+            When `value` is no record.
+        """
+        if not isinstance(value, dict):
+            raise ValueError(_("it is not a JSON object"))
         known = {f.name for f in dataclasses.fields(cls)}
         values = {key: item for key, item in value.items() if key in known}
         for name in ("worker", "launcher"):
             if values.get(name):
-                values[name] = ProcessIdentity(**values[name])
+                values[name] = ProcessIdentity.from_json(values[name])
         values["state"] = State(values.get("state", State.QUEUED))
         return cls(**values)
 
@@ -106,7 +119,7 @@ class RunRecord:
             The process that the launcher started, which counts until the worker
             has entered itself.
         """
-        if not self.state.active or self.host != socket.gethostname():
+        if not self.state.active or not self.is_local:
             return self.state
         responsible = self.worker or spawned or self.launcher
         if responsible is None or is_alive(responsible):

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swift_jupyter.runs.folder import RunFolder
 from swift_jupyter.journal import parse_rows, read_rows
+from swift_jupyter.runs.folder import RunFolder
 from swift_jupyter.runs.process import kill
 from swift_jupyter.runs.record import RunRecord, State
 
@@ -103,7 +103,7 @@ class Run:
             reason=record.reason,
             step=step,
             max_steps=max_steps,
-            loss=next((row["loss"] for row in reversed(rows) if row.get("loss")), None),
+            loss=next((row["loss"] for row in reversed(rows) if row.get("loss") is not None), None),
             output_dir=str(self.path),
             created=record.created,
         )
@@ -117,9 +117,10 @@ class Run:
 
         Safe to call at any time, also when the worker has already gone.
         """
-        record = self.record()
-        if record.worker is not None:
-            kill(record.worker)
+        # A worker that has only just been started has not entered itself yet.
+        for process in (self.record().worker, self.folder.spawned()):
+            if process is not None:
+                kill(process)
         record = self.record()
         if record.state.active:
             self.folder.write(

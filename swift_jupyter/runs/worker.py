@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -14,22 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from swift_jupyter.errors import UserError
-from swift_jupyter.files import write_json_atomically
+from swift_jupyter.files import is_disk_full, write_json_atomically
 from swift_jupyter.i18n import translate as _
+from swift_jupyter.journal import append_row
 from swift_jupyter.runs.folder import RunFolder
 from swift_jupyter.runs.index import RunIndex
 from swift_jupyter.runs.jobs import load_job
-from swift_jupyter.journal import append_row
 from swift_jupyter.runs.process import identify
 from swift_jupyter.runs.record import State
 from swift_jupyter.settings import Settings
 
 _PHASE_INTERVAL = 0.2
+_RESERVE_BYTES = 64 * 1024
+_REFUSED = 3
+_MEMORY_MESSAGES = ("out of memory", "allocate memory")
 _VERSIONED = ("swift_jupyter", "torch", "transformers", "peft", "accelerate", "datasets")
 
 
 class FolderReporter:
     """Writes what a job reports into the run's folder.
+
+    A disk that is full for a while must not end a training, so nothing here raises.
 
     Parameters
     ----------
@@ -42,6 +48,7 @@ class FolderReporter:
         self._signalled = False
         self._phase = ""
         self._phase_time = 0.0
+        self._unwritten: list[dict[str, Any]] = []
 
     def stop_on_signal(self, _number: int, _frame: object) -> None:
         """Signal handler: SIGTERM asks for the same as the stop file."""
@@ -54,20 +61,28 @@ class FolderReporter:
         if text == self._phase and now - self._phase_time < _PHASE_INTERVAL and not finished:
             return
         self._phase, self._phase_time = text, now
-        self._folder.append_event("phase", text=text, done=done, total=total)
+        self._tell("phase", text=text, done=done, total=total)
 
     def notice(self, text: str) -> None:
         """Append a notice and print it into the log."""
         print(text, flush=True)
-        self._folder.append_event("notice", text=text)
+        self._tell("notice", text=text)
 
     def metrics(self, row: dict[str, Any]) -> None:
-        """Append a row to `logging.jsonl`."""
-        append_row(self._folder.metrics_file, row)
+        """Append a row to `logging.jsonl`, with those that could not be written before."""
+        self._unwritten.append(row)
+        with contextlib.suppress(OSError):
+            while self._unwritten:
+                append_row(self._folder.metrics_file, self._unwritten[0])
+                del self._unwritten[0]
 
     def checkpoint(self, path: Path, step: int) -> None:
         """Append a checkpoint."""
-        self._folder.append_event("checkpoint", path=path.name, step=step)
+        self._tell("checkpoint", path=path.name, step=step)
+
+    def _tell(self, kind: str, **values: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._folder.append_event(kind, **values)
 
     def should_stop(self) -> bool:
         """Tell whether a signal or the stop file asked for a stop."""
@@ -84,25 +99,34 @@ def work(folder: RunFolder) -> int:
             return _work_alone(folder)
     except Timeout:
         print("another worker has this folder", file=sys.stderr)
-        return 3
+        return _REFUSED
 
 
 def _work_alone(folder: RunFolder) -> int:
+    record = folder.read()
+    if record.state is not State.QUEUED:
+        # It was killed before this process had begun, or another worker was quicker.
+        print(f"the run is {record.state.value}, not queued", file=sys.stderr)
+        return _REFUSED
     record = dataclasses.replace(
-        folder.read(),
+        record,
         state=State.STARTING,
         worker=identify(),
         started=time.time(),
         versions=_versions(),
     )
     folder.write(record)
+    with contextlib.suppress(OSError):
+        # Random bytes, since file systems that compress would keep no room for zeros.
+        folder.reserve_file.write_bytes(os.urandom(_RESERVE_BYTES))
     reporter = FolderReporter(folder)
     signal.signal(signal.SIGTERM, reporter.stop_on_signal)
     signal.signal(signal.SIGINT, reporter.stop_on_signal)
     state, reason = _run_job(folder, reporter)
-    folder.write(
+    folder.write_end(
         dataclasses.replace(folder.read(), state=state, reason=reason, finished=time.time())
     )
+    folder.reserve_file.unlink(missing_ok=True)
     RunIndex(Settings(**record.settings)).finish(record.id)
     return 1 if state is State.FAILED else 0
 
@@ -120,16 +144,24 @@ def _run_job(folder: RunFolder, reporter: FolderReporter) -> tuple[State, str]:
         return State.FAILED, str(error)
     except Exception as error:
         traceback.print_exc()
-        return State.FAILED, explain(error)
+        return State.FAILED, explain(error, folder.path)
     if result.get("stopped"):
         return State.STOPPED, _("asked to stop")
     return State.DONE, ""
 
 
-def explain(error: BaseException) -> str:
-    """Return what a user should read of an unexpected error: one to three lines."""
+def explain(error: BaseException, folder: Path) -> str:
+    """Return what a user should read of an unexpected error: one to three lines.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised.
+    folder : Path
+        The run's folder.
+    """
     text = f"{type(error).__name__}: {error}".strip().splitlines()[0]
-    if isinstance(error, MemoryError) or "out of memory" in text.lower():
+    if isinstance(error, MemoryError) or any(m in text.lower() for m in _MEMORY_MESSAGES):
         return "\n".join(
             [
                 _("The memory was not enough."),
@@ -137,7 +169,7 @@ def explain(error: BaseException) -> str:
                 _("Try a smaller --per_device_train_batch_size or --max_length."),
             ]
         )
-    if isinstance(error, OSError) and error.errno == 28:
+    if is_disk_full(error, folder):
         return "\n".join(
             [
                 _("The disk is full."),

@@ -34,9 +34,9 @@ def write_json_atomically(path: Path, value: Any) -> None:
 def encode_json(
     value: Any, indent: int | None = None, default: Callable[[Any], Any] | None = None
 ) -> bytes:
-    """Return `value` as JSON in UTF-8, with a line end.
+    """Return `value` as JSON in UTF-8, with a line end; `default` is that of `json.dumps`.
 
-    `default` is `json.dumps`'s. Characters that UTF-8 has not (halves of a pair, as in undecodable file names)
+    Characters that UTF-8 has not (halves of a pair, as in undecodable file names)
     become JSON's own escapes.
     """
     text = json.dumps(value, ensure_ascii=False, indent=indent, default=default) + "\n"

@@ -26,18 +26,16 @@ def _catalogue(language: str) -> gettext.NullTranslations:
     return gettext.translation(DOMAIN, LOCALE_DIR, languages=[language], fallback=True)
 
 
-def translate(text: str, language: str | None = None, **values: object) -> str:
-    """Translate `text`, then fill its ``{name}`` fields.
+def translate(text: str, /, **values: object) -> str:
+    """Translate `text` into the environment's language, then fill its ``{name}`` fields.
 
     Parameters
     ----------
     text : str
         The English text, a literal so that catalogues can be extracted.
-    language : str, optional
-        A locale name; the environment's language when left out.
     **values
         What the fields stand for. Values are inserted as they are and never
         treated as a format themselves.
     """
-    message = _catalogue(language or preferred_language()).gettext(text)
+    message = _catalogue(preferred_language()).gettext(text)
     return message.format(**values) if values else message

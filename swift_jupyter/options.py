@@ -13,6 +13,8 @@ import typing
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Literal
 
+from swift_jupyter.i18n import translate as _
+
 Kind = Literal["text", "integer", "number", "flag", "mapping"]
 
 _KINDS: dict[type, Kind] = {
@@ -112,14 +114,19 @@ class OptionSpec:
         """The type in words, for help and errors."""
         if self.choices:
             return "|".join(self.choices)
+        return self.item_text + (" …" if self.many else "")
+
+    @property
+    def item_text(self) -> str:
+        """The type of one value in words."""
         words = {
-            "text": "text",
-            "integer": "whole number",
-            "number": "number",
+            "text": _("text"),
+            "integer": _("whole number"),
+            "number": _("number"),
             "flag": "true|false",
-            "mapping": "key: value pairs",
+            "mapping": _("key: value pairs"),
         }
-        return words[self.kind] + (" …" if self.many else "")
+        return words[self.kind]
 
     @property
     def default_text(self) -> str:

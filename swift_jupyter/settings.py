@@ -53,7 +53,6 @@ class Settings:
     display: str = _setting(
         "auto", "How results are shown: auto, html or text.", ("auto", "html", "text")
     )
-    language: str = _setting("auto", "The language of messages: auto, en or zh_CN.")
     short_errors: bool = _setting(
         True, "Show errors that a person can mend without their traceback."
     )
@@ -62,6 +61,11 @@ class Settings:
     def cache_path(self) -> Path:
         """The folder for converted local packages."""
         return Path(self.cache_dir).expanduser()
+
+    @property
+    def output_path(self) -> Path:
+        """The folder in which runs are created."""
+        return Path(self.output_root).expanduser()
 
     @property
     def state_path(self) -> Path:
@@ -95,13 +99,7 @@ def parse_setting(name: str, value: Any) -> Any:
     UserError
         For an unknown name or a value that does not fit.
     """
-    spec = FIELDS.get(name)
-    if spec is None:
-        raise UserError(
-            _("There is no setting '{name}'.", name=name),
-            did_you_mean(name, FIELDS),
-            _("Type %swift config to see all settings."),
-        )
+    spec = _field(name)
     if spec.type == "bool":
         text = str(value).strip().lower()
         if text not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
@@ -117,6 +115,16 @@ def parse_setting(name: str, value: Any) -> Any:
             _("It is one of {choices}.", choices=", ".join(choices)),
         )
     return text
+
+
+def _field(name: str) -> dataclasses.Field[Any]:
+    if name not in FIELDS:
+        raise UserError(
+            _("There is no setting '{name}'.", name=name),
+            did_you_mean(name, FIELDS),
+            _("Type %swift config to see all settings."),
+        )
+    return FIELDS[name]
 
 
 def read_user_file(path: Path | None = None) -> dict[str, Any]:
@@ -142,22 +150,41 @@ def read_user_file(path: Path | None = None) -> dict[str, Any]:
 
 
 def write_user_setting(name: str, value: Any, path: Path | None = None) -> None:
-    """Store one setting in the user's file; None removes it."""
+    """Store one setting in the user's file; None removes it.
+
+    Raises
+    ------
+    UserError
+        For an unknown name, a value that does not fit, or a file that cannot be written.
+    """
     path = path or user_file()
+    _field(name)
     content = read_user_file(path)
     if value is None:
-        parse_setting(name, FIELDS[name].default if name in FIELDS else "")
         content.pop(name, None)
     else:
         content[name] = parse_setting(name, value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomically(path, content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json_atomically(path, content)
+    except OSError as error:
+        raise UserError(
+            _("The settings file {path} cannot be written.", path=path),
+            error.strerror or str(error),
+            _("Set it for this session instead: %config SwiftMagics.{name} = …", name=name),
+        ) from None
 
 
 def effective_settings(
     overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None
 ) -> list[SettingValue]:
-    """Return every setting with its value and where it comes from."""
+    """Return every setting with its value and where it comes from.
+
+    Raises
+    ------
+    UserError
+        When a value does not fit; it says where the value stands.
+    """
     environ = os.environ if environ is None else environ
     overrides = overrides or {}
     stored = read_user_file()
@@ -166,15 +193,25 @@ def effective_settings(
     for name, spec in FIELDS.items():
         variable = ENVIRONMENT_PREFIX + name.upper()
         if name in overrides:
-            value, origin = parse_setting(name, overrides[name]), "%config"
-        elif variable in environ:
-            value, origin = parse_setting(name, environ[variable]), variable
-        elif name in stored:
-            value, origin = parse_setting(name, stored[name]), str(user_file())
+            value, origin = overrides[name], "%config"
+        elif environ.get(variable):
+            value, origin = environ[variable], variable
+        elif stored.get(name) is not None:
+            value, origin = stored[name], str(user_file())
         else:
             value, origin = getattr(defaults, name), _("default")
-        values.append(SettingValue(name, value, origin, spec.metadata["help"]))
+        checked = _parse_from(origin, name, value)
+        values.append(SettingValue(name, checked, origin, spec.metadata["help"]))
     return values
+
+
+def _parse_from(origin: str, name: str, value: Any) -> Any:
+    try:
+        return parse_setting(name, value)
+    except UserError as error:
+        raise UserError(
+            error.what, error.why, _("It comes from {origin}; mend it there.", origin=origin)
+        ) from None
 
 
 def load_settings(

@@ -21,7 +21,7 @@ class CacheOptions:
 
     action: str = option("ls", help="List, or remove.", choices=("ls", "rm"), positional=True)
     names: list[str] = option(
-        [], help="What to remove, by its name in the list.", completer="cached", positional=True
+        [], help="What to remove or show, by its name.", completer="cached", positional=True
     )
     yes: bool = option(False, help="Remove; without it rm only shows what would be freed.")
 
@@ -38,11 +38,14 @@ def run(options: CacheOptions, context: Context) -> Result:
     if options.action == "ls":
         for warning in listing.warnings:
             context.frontend.notice(warning)
-        total = sum(repo.size_bytes for repo in listing.entries)
+        shown = listing.entries
+        if options.names:
+            shown = tuple(repo for name in options.names for repo in _named(name, shown))
+        total = sum(repo.size_bytes for repo in shown)
         note = _("{size} in all.", size=size_text(total))
         if not listing.entries:
             note = _("Nothing is cached yet. Try: %swift download smollm2-demo")
-        return _table(listing.entries, note)
+        return _table(shown, note)
     return _remove(options, listing.entries, context.settings)
 
 
@@ -54,7 +57,8 @@ def _remove(
             _("cache rm needs a name."),
             next_step=_("Type %swift cache to see the names."),
         )
-    chosen = [repo for name in options.names for repo in _named(name, entries)]
+    names = dict.fromkeys(name.lower() for name in options.names)
+    chosen = [repo for name in names for repo in _named(name, entries)]
     removal = plan_removal(chosen, settings)
     size = size_text(removal.expected_freed_bytes)
     if not options.yes:

@@ -39,17 +39,14 @@ def run(options: ConfigOptions, context: Context) -> Table:
                 next_step=_("For example: %swift config set hub huggingface"),
             )
         write_user_setting(options.name, options.value if options.action == "set" else None)
-    in_force = vars(context.settings)
-    rows = []
-    for setting in effective_settings():
-        changed = in_force[setting.name] != setting.value and options.action == "show"
-        rows.append(
-            {
-                "name": setting.name,
-                "value": in_force[setting.name] if changed else setting.value,
-                "from": "%config" if changed else setting.origin,
-                "help": setting.help,
-            }
-        )
+    rows = [
+        {
+            "name": setting.name,
+            "value": setting.value,
+            "from": setting.origin,
+            "help": setting.help,
+        }
+        for setting in effective_settings(context.overrides())
+    ]
     note = _("Stored settings are in {path}.", path=user_file())
     return Table(("name", "value", "from", "help"), rows, note=note)

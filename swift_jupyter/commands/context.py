@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from swift_jupyter.commands.frontend import Frontend
-from swift_jupyter.settings import Settings
+from swift_jupyter.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from swift_jupyter.engine.inference.loaded import LoadedModels
@@ -22,6 +23,11 @@ class Context:
     frontend : Frontend
         Where words and pictures go.
 
+    Attributes
+    ----------
+    overrides : callable
+        Returns the settings that win over file and environment, such as `%config`.
+
     Notes
     -----
     One context lives as long as the session; `frontend` and `settings` may be
@@ -31,6 +37,11 @@ class Context:
     def __init__(self, settings: Settings, frontend: Frontend) -> None:
         self.settings = settings
         self.frontend = frontend
+        self.overrides: Callable[[], Mapping[str, Any]] = dict
+
+    def refresh(self) -> None:
+        """Read the settings anew."""
+        self.settings = load_settings(self.overrides())
 
     @functools.cached_property
     def models(self) -> LoadedModels:

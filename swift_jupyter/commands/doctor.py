@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.results import Table, size_text
 from swift_jupyter.hub.cache import cache_roots
@@ -40,7 +41,14 @@ class _Check:
 
 
 def run(options: DoctorOptions, context: Context) -> Table:
-    """Check everything and list it."""
+    """Check everything and list it.
+
+    Raises
+    ------
+    OptionError
+        When `options.timeout` is not positive.
+    """
+    check_positive(options, "timeout")
     checks = [_python(), *_requirements(), _device(), _memory(), *_disks(context), _lab()]
     if not options.offline:
         checks.extend(_hubs(options.timeout))
@@ -106,7 +114,7 @@ def _memory() -> _Check:
 
 def _disks(context: Context) -> list[_Check]:
     folders = {str(root): root for root in cache_roots(context.settings)}
-    folders[context.settings.output_root] = Path(context.settings.output_root)
+    folders[context.settings.output_root] = context.settings.output_path
     return [_disk(name, folder) for name, folder in folders.items()]
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.pulling import pull_with_progress
 from swift_jupyter.commands.results import Result
@@ -16,7 +17,7 @@ from swift_jupyter.engine.inference.chat_model import ChatModel
 from swift_jupyter.engine.inference.protocol import Answer, GenerationOptions, conversation
 from swift_jupyter.engine.models.catalogue import resolve
 from swift_jupyter.engine.models.options import ModelOptions
-from swift_jupyter.errors import Interrupted, UserError
+from swift_jupyter.errors import Interrupted, OptionError, UserError
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
 from swift_jupyter.runs.index import RunIndex
@@ -26,7 +27,9 @@ from swift_jupyter.runs.index import RunIndex
 class InferOptions(GenerationOptions, ModelOptions):
     """The options of ``infer``."""
 
-    prompt: str = option("", help="The question; in a cell the text below.", positional=True, takes_rest=True)
+    prompt: str = option(
+        "", help="The question; in a cell the text below.", positional=True, takes_rest=True
+    )
     adapters: list[Any] = option(
         [],
         help="Adapters that answer: a run as $run, its id, a folder, or name=folder. "
@@ -122,12 +125,13 @@ def _check(options: InferOptions) -> None:
     if not options.prompt.strip():
         raise UserError(
             _("infer needs a prompt."),
-            next_step=_("Type it below %%swift infer, or on the line: %swift infer Who are you?"),
+            next_step=_(
+                "Type it below %%swift infer, or on the line: %swift infer Name three colours."
+            ),
         )
-    if options.max_new_tokens <= 0:
-        raise UserError(_("max_new_tokens must be above 0."))
+    check_positive(options, "max_new_tokens", "top_p", "top_k", "repetition_penalty")
     if options.temperature is not None and options.temperature < 0:
-        raise UserError(_("temperature must not be negative."))
+        raise OptionError(_("temperature must not be negative."))
 
 
 def locate(value: Any, context: Context) -> AdapterReference:
@@ -139,7 +143,7 @@ def locate(value: Any, context: Context) -> AdapterReference:
         When neither a folder nor a run fits.
     """
     if isinstance(value, str):
-        name, sign, rest = value.rpartition("=")
+        name, _sign, rest = value.rpartition("=")
         index = RunIndex(context.settings)
         found = [run for run in index.all() if run.id == rest]
         if found:

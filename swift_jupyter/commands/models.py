@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.results import Table, size_text
 from swift_jupyter.engine.models.catalogue import CatalogueEntry, search
@@ -16,21 +17,34 @@ from swift_jupyter.options import option
 class ModelsOptions:
     """The options of ``models``."""
 
-    query: str = option("", help="Words of the name, such as qwen2.5 0.5b.", positional=True, takes_rest=True)
+    query: str = option(
+        "", help="Words of the name, such as qwen2.5 0.5b.", positional=True, takes_rest=True
+    )
     limit: int = option(20, help="How many rows to show.")
     cached: bool = option(False, help="Only models that are on this machine.")
 
 
 def run(options: ModelsOptions, context: Context) -> Table:
-    """List the models that fit, and mark those on this machine."""
+    """List the models that fit, and mark those on this machine.
+
+    Raises
+    ------
+    OptionError
+        When `options.limit` is not positive.
+    """
+    check_positive(options, "limit")
     cached = {
         repo.repo_id.lower(): repo
         for repo in scan_cache(context.settings).entries
         if repo.kind == "model"
     }
     if options.cached:
-        query = options.query.lower()
-        rows = [_cached_row(repo) for name, repo in sorted(cached.items()) if query in name]
+        words = options.query.lower().split()
+        rows = [
+            _cached_row(repo)
+            for name, repo in sorted(cached.items())
+            if all(word in name for word in words)
+        ]
     else:
         rows = [_row(entry, cached) for entry in search(options.query, options.limit)]
     note = "" if rows else _("Nothing fits. Try fewer words, or the whole id with %swift download.")

@@ -6,30 +6,24 @@ Parsing is pure: it reads no file, no environment, and imports nothing heavy.
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
+import keyword
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from swift_jupyter.commands.table import Command
+from swift_jupyter.commands.values import (
+    FALSE,
+    TRUE,
+    ObjectArgument,
+    Token,
+    convert_token,
+    convert_tokens,
+    from_python,
+)
 from swift_jupyter.errors import OptionError, did_you_mean
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import OptionSpec, option_specs
-
-_TRUE = ("true", "yes", "on", "1")
-_FALSE = ("false", "no", "off", "0")
-
-
-@dataclass(frozen=True)
-class ObjectArgument:
-    """A Python object given as ``$name`` or ``{expression}``, with that text."""
-
-    text: str
-    value: Any
-
-
-Token = str | ObjectArgument
 
 
 @dataclass(frozen=True)
@@ -61,10 +55,7 @@ class _Parser(argparse.ArgumentParser):
     """An argparse parser that raises instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
-        raise OptionError(
-            message[:1].upper() + message[1:] + ".",
-            _("Type '%swift {command} --help' for the options.", command=self.prog),
-        )
+        raise OptionError(message[:1].upper() + message[1:] + ".", next_step=_help_hint(self.prog))
 
 
 class _Objects:
@@ -83,6 +74,16 @@ class _Objects:
     def show(self, text: str) -> Token:
         return self._by_text.get(text, text)
 
+    def typed(self, text: str) -> str:
+        """Return what the user typed."""
+        token = self.show(text)
+        return token.text if isinstance(token, ObjectArgument) else token
+
+    def sentence(self, words: Sequence[str]) -> str:
+        """Return words and the text of objects as one text."""
+        tokens = [self.show(word) for word in words]
+        return " ".join(str(t.value) if isinstance(t, ObjectArgument) else t for t in tokens)
+
 
 def parse(
     command: Command,
@@ -90,6 +91,7 @@ def parse(
     body: str | None = None,
     given: Mapping[str, Any] | None = None,
     resolve: Callable[[str], Token] | None = None,
+    config: str | None = None,
 ) -> ParsedCommand:
     """Parse a line and the body of a cell.
 
@@ -105,6 +107,8 @@ def parse(
         Option values given as Python objects (the SDK); they win over the rest.
     resolve : callable, optional
         Returns the object that a ``$name`` in a YAML body means, or the text itself.
+    config : str, optional
+        The text of a YAML file with options; body and line win over it.
 
     Raises
     ------
@@ -113,46 +117,76 @@ def parse(
     """
     specs = option_specs(command.load_options())
     objects = _Objects()
-    words = [_normalise(objects.hide(token)) for token in tokens]
+    words = [objects.hide(token) for token in tokens]
+    words, plain = _split_at_dashes(words)
+    words = [_normalise(word) for word in words]
     if "--help" in words or "-h" in words:
         return ParsedCommand(command, None, wants_help=True)
-    line = _parse_line(command, specs, _complete_flags(specs, words))
+    line = _parse_line(command, specs, _complete_flags(specs, words), plain, objects)
     values: dict[str, Any] = {}
+    if config is not None:
+        values.update(_parse_yaml(command, specs, config, resolve, first_line=1))
     if body is not None:
-        values.update(_parse_body(command, specs, body, resolve))
+        typed = objects.typed(getattr(line, command.prompt_option, None) or "")
+        values.update(_parse_body(command, specs, body, resolve, typed))
     for name, spec in specs.items():
-        raw = getattr(line, name)
-        if raw is not None and raw != []:
-            values[name] = _from_line(spec, raw, objects)
+        values.update(_given(name, _from_line(spec, getattr(line, name), objects)))
     for name, value in (given or {}).items():
-        values[name] = _from_python(spec_named(command, specs, name), value)
+        spec = spec_named(command, specs, name)
+        if value is not None:
+            values[spec.name] = from_python(spec, value, spec.name)
     _check_required(command, specs, values)
-    out = _check_variable_name(line.out) if line.out else ""
+    out = _check_variable_name(objects.typed(line.out)) if line.out is not None else ""
     return ParsedCommand(command, command.load_options()(**values), out, False, line.json)
 
 
-def spec_named(command: Command, specs: Mapping[str, OptionSpec], name: str) -> OptionSpec:
+def spec_named(
+    command: Command, specs: Mapping[str, OptionSpec], name: str, prefix: str = ""
+) -> OptionSpec:
     """Return the option called `name` or one of its aliases.
 
     Raises
     ------
     OptionError
-        When there is none, with the nearest names.
+        When there is none, with the nearest names, `prefix` before each.
     """
     wanted = name.replace("-", "_")
     for spec in specs.values():
         if wanted == spec.name or wanted in spec.aliases:
             return spec
-    raise OptionError(
-        _("{command} has no option '{name}'.", command=command.name, name=name),
-        did_you_mean(wanted, specs),
-        _("Type '%swift {command} --help' for the options.", command=command.name),
+    raise _unknown(command, specs, prefix + name, wanted, prefix)
+
+
+def _unknown(
+    command: Command, specs: Mapping[str, OptionSpec], typed: str, wanted: str, prefix: str
+) -> OptionError:
+    names = [name for spec in specs.values() for name in (spec.name, *spec.aliases)]
+    return OptionError(
+        _("{command} has no option '{name}'.", command=command.name, name=typed),
+        did_you_mean(wanted, names, prefix),
+        _help_hint(command.name),
     )
+
+
+def _help_hint(command_name: str) -> str:
+    return _("Type '%swift {command} --help' for the options.", command=command_name)
+
+
+def _given(name: str, value: Any) -> dict[str, Any]:
+    return {} if value is None else {name: value}
+
+
+def _split_at_dashes(words: list[str]) -> tuple[list[str], list[str]]:
+    """Return the words before and after ``--``; those after it are never options."""
+    if "--" not in words:
+        return words, []
+    place = words.index("--")
+    return words[:place], words[place + 1 :]
 
 
 def _normalise(word: str) -> str:
     """Make ``--lora-rank=8`` and ``--lora_rank=8`` the same."""
-    if not word.startswith("--") or word == "--":
+    if not word.startswith("--"):
         return word
     name, sign, value = word.partition("=")
     return "--" + name[2:].replace("-", "_") + sign + value
@@ -171,7 +205,7 @@ def _complete_flags(specs: Mapping[str, OptionSpec], words: list[str]) -> list[s
     }
     completed: list[str] = []
     for word in words:
-        if completed and completed[-1] in flags and word.lower() in _TRUE + _FALSE:
+        if completed and completed[-1] in flags and word.lower() in TRUE + FALSE:
             completed[-1] += f"={word}"
             continue
         if completed and completed[-1] in flags:
@@ -183,27 +217,52 @@ def _complete_flags(specs: Mapping[str, OptionSpec], words: list[str]) -> list[s
 
 
 def _parse_line(
-    command: Command, specs: Mapping[str, OptionSpec], words: list[str]
+    command: Command,
+    specs: Mapping[str, OptionSpec],
+    words: list[str],
+    plain: list[str],
+    objects: _Objects,
 ) -> argparse.Namespace:
-    parser = _Parser(prog=command.name, add_help=False, allow_abbrev=False)
-    parser.add_argument("-o", "--out", default="")
-    parser.add_argument("--json", action="store_true")
-    for spec in specs.values():
-        names = [f"--{name}" for name in (spec.name, *spec.aliases)]
-        if spec.short:
-            names.insert(0, f"-{spec.short}")
-        parser.add_argument(
-            *names, dest=spec.name, nargs="+" if spec.many else None, default=None
-        )
+    for word in words:
+        _check_dash(command, specs, word)
+    parser = _parser(command, specs)
     try:
         line, rest = parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         parser.error(str(error))
     for word in rest:
-        if word.startswith("-") and not _is_number(word) and len(word) > 1:
-            spec_named(command, specs, word.partition("=")[0].lstrip("-"))
-    _take_positionals(command, specs, line, rest)
+        if word.startswith("-") and not _is_text(word):
+            spec_named(command, specs, word.partition("=")[0].lstrip("-"), "--")
+    _take_positionals(command, specs, line, [*rest, *plain], objects)
     return line
+
+
+def _parser(command: Command, specs: Mapping[str, OptionSpec]) -> _Parser:
+    parser = _Parser(prog=command.name, add_help=False, allow_abbrev=False)
+    parser.add_argument("-o", "--out", default=None)
+    parser.add_argument("--json", action="store_true")
+    for spec in specs.values():
+        names = [f"--{name}" for name in (spec.name, *spec.aliases)]
+        if spec.short:
+            names.insert(0, f"-{spec.short}")
+        if spec.many:
+            parser.add_argument(*names, dest=spec.name, nargs="+", action="extend", default=None)
+        else:
+            parser.add_argument(*names, dest=spec.name, default=None)
+    return parser
+
+
+def _check_dash(command: Command, specs: Mapping[str, OptionSpec], word: str) -> None:
+    """Refuse ``-model x``, which argparse takes for ``-m odel`` and a stray ``x``."""
+    name = word.partition("=")[0]
+    if name.startswith("-") and not name.startswith("--") and len(name) > 2 and not _is_text(word):
+        wanted = name[1:].replace("-", "_")
+        raise _unknown(command, specs, name, wanted, "--")
+
+
+def _is_text(word: str) -> bool:
+    """Tell whether a word that begins with a dash is a number, a sentence or a lone dash."""
+    return word == "-" or " " in word or _is_number(word)
 
 
 def _take_positionals(
@@ -211,6 +270,7 @@ def _take_positionals(
     specs: Mapping[str, OptionSpec],
     line: argparse.Namespace,
     words: list[str],
+    objects: _Objects,
 ) -> None:
     """Give words without a flag to the positional options, in order."""
     for spec in (spec for spec in specs.values() if spec.positional):
@@ -219,16 +279,16 @@ def _take_positionals(
         if spec.many:
             setattr(line, spec.name, [*(getattr(line, spec.name) or []), *words])
             return
-        if spec.takes_rest:
-            setattr(line, spec.name, " ".join(words))
-            return
         if getattr(line, spec.name) is None:
-            setattr(line, spec.name, words.pop(0))
+            text = objects.sentence(words) if spec.takes_rest else words.pop(0)
+            setattr(line, spec.name, text)
+            if spec.takes_rest:
+                return
     if words:
         raise OptionError(
-            _("{command} cannot use '{word}'.", command=command.name, word=words[0]),
+            _("{command} cannot use '{word}'.", command=command.name, word=objects.typed(words[0])),
             _("Options start with --, such as --{name}.", name=next(iter(specs), "help")),
-            _("Type '%swift {command} --help' for the options.", command=command.name),
+            _help_hint(command.name),
         )
 
 
@@ -240,106 +300,13 @@ def _is_number(word: str) -> bool:
     return True
 
 
-def _from_line(spec: OptionSpec, raw: str | list[str], objects: _Objects) -> Any:
-    if isinstance(raw, list):
-        return [convert_token(spec, objects.show(item), spec.flag) for item in raw]
-    return convert_token(spec, objects.show(raw), spec.flag)
-
-
-def convert_token(spec: OptionSpec, value: Token, where: str) -> Any:
-    """Convert one word or object to the option's type; see `convert_text`."""
-    if isinstance(value, ObjectArgument):
-        if spec.kind == "mapping" and isinstance(value.value, Mapping):
-            return {str(key): str(item) for key, item in value.value.items()}
-        if spec.objects and not isinstance(value.value, (str, int, float, bool)):
-            return value.value
-        value = str(value.value)
-    return convert_text(spec, value, where)
-
-
-def convert_text(spec: OptionSpec, text: str, where: str) -> Any:
-    """Convert the text of one value to the option's type.
-
-    Parameters
-    ----------
-    spec : OptionSpec
-        The option.
-    text : str
-        The value as typed.
-    where : str
-        What an error names: the flag, or the key with its line.
-
-    Raises
-    ------
-    OptionError
-        When the text does not fit.
-    """
-    if spec.kind == "text":
-        return _check_choice(spec, text, where)
-    if spec.kind == "flag":
-        if text.lower() in _TRUE + _FALSE:
-            return text.lower() in _TRUE
-    elif spec.kind == "mapping":
-        return _mapping_from_json(spec, text, where)
-    else:
-        number = _number(text)
-        if number is not None and (spec.kind == "number" or number == int(number)):
-            return number if spec.kind == "number" else int(number)
-    raise OptionError(
-        _("{where} takes a {type}, not '{text}'.", where=where, type=spec.type_text, text=text)
-    )
-
-
-def _number(text: str) -> float | None:
-    try:
-        number = float(text.replace("_", ""))
-    except ValueError:
+def _from_line(spec: OptionSpec, raw: str | list[str] | None, objects: _Objects) -> Any:
+    where = spec.name.upper() if spec.positional else spec.flag
+    if raw is None:
         return None
-    return number if abs(number) < float("inf") else None
-
-
-def _mapping_from_json(spec: OptionSpec, text: str, where: str) -> dict[str, str]:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise OptionError(
-            _("{where} takes a JSON object, not '{text}'.", where=where, text=text),
-            next_step=_('Quote it, such as {flag} \'{{"old": "new"}}\'.', flag=spec.flag),
-        )
-    return {str(key): str(item) for key, item in value.items()}
-
-
-def _check_choice(spec: OptionSpec, text: str, where: str) -> str:
-    text = spec.choice_aliases.get(text, text)
-    if spec.choices and text not in spec.choices:
-        raise OptionError(
-            _("{where} cannot be '{text}'.", where=where, text=text),
-            did_you_mean(text, spec.choices),
-            _("It is one of {choices}.", choices=", ".join(spec.choices)),
-        )
-    return text
-
-
-def _from_python(spec: OptionSpec, value: Any) -> Any:
-    """Fit a value given in Python (the SDK) to the option."""
-    if value is None:
-        return spec.default
-    if spec.many:
-        items = value if isinstance(value, (list, tuple)) else [value]
-        if spec.objects and items and isinstance(items[0], dict):
-            return [list(items)]  # A list of rows is one dataset.
-        return [_item_from_python(spec, item) for item in items]
-    if spec.kind == "mapping" and isinstance(value, Mapping):
-        return {str(key): str(item) for key, item in value.items()}
-    return _item_from_python(spec, value)
-
-
-def _item_from_python(spec: OptionSpec, value: Any) -> Any:
-    if spec.objects and not isinstance(value, (str, int, float, bool)):
-        return value
-    return convert_text(spec, str(value), spec.name)
+    if isinstance(raw, list):
+        return convert_tokens(spec, [objects.show(item) for item in raw], where)
+    return convert_token(spec, objects.show(raw), where)
 
 
 def _parse_body(
@@ -347,38 +314,50 @@ def _parse_body(
     specs: Mapping[str, OptionSpec],
     body: str,
     resolve: Callable[[str], Token] | None,
+    prompt_on_line: str,
 ) -> dict[str, Any]:
-    if command.body == "prompt":
-        text = body.strip("\n")
-        return {command.prompt_option: text} if text.strip() else {}
     if not body.strip():
         return {}
+    if command.body == "prompt":
+        if prompt_on_line:
+            raise OptionError(
+                _("There is a prompt below the line and on it: '{line}'.", line=prompt_on_line),
+                _("Options start with --, such as --{name}.", name="model"),
+                _help_hint(command.name),
+            )
+        return {command.prompt_option: body.strip("\r\n")}
     if command.body == "yaml":
-        from swift_jupyter.commands.yaml_body import parse_yaml_body
-
-        return parse_yaml_body(command, specs, body, resolve or _unresolved)
+        return _parse_yaml(command, specs, body, resolve)
     raise OptionError(
         _("%%swift {command} takes no cell body.", command=command.name),
         next_step=_("Type it on one line: %swift {command} …", command=command.name),
     )
 
 
+def _parse_yaml(
+    command: Command,
+    specs: Mapping[str, OptionSpec],
+    text: str,
+    resolve: Callable[[str], Token] | None,
+    **place: int,
+) -> dict[str, Any]:
+    from swift_jupyter.commands.yaml_body import parse_yaml_body
+
+    return parse_yaml_body(command, specs, text, resolve or _unresolved, **place)
+
+
 def _unresolved(text: str) -> Token:
     return text
-
-
-def split_words(text: str) -> list[str]:
-    """Split text as a shell does, for options with several values."""
-    try:
-        return shlex.split(text)
-    except ValueError:
-        return text.split()
 
 
 def _check_required(
     command: Command, specs: Mapping[str, OptionSpec], values: Mapping[str, Any]
 ) -> None:
-    missing = [spec for spec in specs.values() if spec.required and spec.name not in values]
+    missing = [
+        spec
+        for spec in specs.values()
+        if spec.required and (spec.name not in values or (spec.many and not values[spec.name]))
+    ]
     if missing:
         spec = missing[0]
         name = spec.name.upper() if spec.positional else spec.flag
@@ -390,8 +369,6 @@ def _check_required(
 
 
 def _check_variable_name(name: str) -> str:
-    import keyword
-
     if not name.isidentifier() or keyword.iskeyword(name):
         raise OptionError(
             _("--out takes the name of a variable, not '{name}'.", name=name),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.results import Facts, duration_text
 from swift_jupyter.errors import UserError
@@ -38,6 +39,7 @@ def run(options: QuickstartOptions, context: Context) -> Facts:
     UserError
         When a cell fails, or JupyterLab is not installed.
     """
+    check_positive(options, "timeout")
     folder = Path(options.output_dir).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -90,13 +91,14 @@ class Table(Result):
         """Return the rows as a DataFrame."""
         import pandas
 
-        return pandas.DataFrame([dict(row) for row in self.rows])
+        frame: pandas.DataFrame = pandas.DataFrame([dict(row) for row in self.rows])
+        return frame
 
     def text(self) -> str:
         """Return aligned columns."""
         head = [name.replace("_", " ") for name in self.columns]
         body = [[_cell(row.get(name)) for name in self.columns] for row in self.rows]
-        widths = [max(_width(line[i]) for line in [head, *body]) for i in range(len(head))]
+        widths = [max(columns_of(line[i]) for line in [head, *body]) for i in range(len(head))]
         lines = [
             "  ".join(_pad(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
             for line in ([head, *body] if body else [])
@@ -133,12 +135,15 @@ class Facts(Result):
         What `to_dict` returns; also reachable as attributes.
     note : str
         Lines below: what to type next.
+    body : str
+        Foreign text, shown as it is between the facts and the note.
     """
 
     title: str
     facts: Mapping[str, Any]
     data: Mapping[str, Any]
     note: str = ""
+    body: str = ""
 
     def __getattr__(self, name: str) -> Any:
         data = self.__dict__.get("data", {})
@@ -155,9 +160,9 @@ class Facts(Result):
 
     def text(self) -> str:
         """Return one fact a line."""
-        width = max((_width(label) for label in self.facts), default=0)
+        width = max((columns_of(label) for label in self.facts), default=0)
         lines = [f"{_pad(label, width)}  {_cell(value)}" for label, value in self.facts.items()]
-        return "\n".join([part for part in (self.title, *lines, self.note) if part])
+        return "\n".join([part for part in (self.title, *lines, self.body, self.note) if part])
 
     def html(self) -> str:
         """Return a small table."""
@@ -166,9 +171,10 @@ class Facts(Result):
             f'<td style="text-align:left">{html.escape(_cell(value))}</td></tr>'
             for label, value in self.facts.items()
         )
-        note = f"<pre>{html.escape(self.note)}</pre>" if self.note else ""
+        table = f"<table><tbody>{rows}</tbody></table>" if rows else ""
+        blocks = [f"<pre>{html.escape(text)}</pre>" for text in (self.body, self.note) if text]
         title = f"<div><strong>{html.escape(self.title)}</strong></div>"
-        return f"{title}<table><tbody>{rows}</tbody></table>{note}"
+        return "".join([title, table, *blocks])
 
 
 def _cell(value: Any) -> str:
@@ -181,15 +187,13 @@ def _cell(value: Any) -> str:
     return str(value).replace("\n", " ")
 
 
-def _width(text: str) -> int:
+def columns_of(text: str) -> int:
     """Return how many columns a terminal needs: Chinese characters take two."""
-    import unicodedata
-
     return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _pad(text: str, width: int) -> str:
-    return text + " " * (width - _width(text))
+    return text + " " * (width - columns_of(text))
 
 
 def size_text(count: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.results import Facts, Result, Table
 from swift_jupyter.commands.training_run import TrainingRun, follow
@@ -46,6 +47,7 @@ def run(options: RunsOptions, context: Context) -> Result:
     UserError
         When there is no such run, or it cannot do that now.
     """
+    check_positive(options, "lines")
     index = RunIndex(context.settings)
     if options.action == "list":
         return _table(index.all(), options.all)
@@ -118,4 +120,5 @@ def _stop(chosen: Run, now: bool) -> Facts:
 def _log(chosen: Run, lines: int) -> Facts:
     text = "\n".join(chosen.log_tail(lines))
     data = {"id": chosen.id, "path": str(chosen.folder.log_file), "log": text}
-    return Facts(f"{chosen.id}: {chosen.folder.log_file}", {}, data, text or _("The log is empty."))
+    note = "" if text else _("The log is empty.")
+    return Facts(f"{chosen.id}: {chosen.folder.log_file}", {}, data, note, body=text)

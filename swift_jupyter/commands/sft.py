@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.training_run import TrainingRun, follow
 from swift_jupyter.engine.training.sft import SftJob
-from swift_jupyter.errors import UserError
+from swift_jupyter.errors import OptionError, UserError
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
 from swift_jupyter.runs.launch import launch
@@ -46,7 +47,7 @@ def run(options: SftOptions, context: Context) -> TrainingRun:
     options = with_defaults(options, context)
     _check(options)
     suffix = Path(options.model.rstrip("/\\")).name or "model"
-    output_dir = options.output_dir or str(Path(context.settings.output_root) / suffix)
+    output_dir = options.output_dir or str(context.settings.output_path / suffix)
     launched = launch(
         "sft",
         _job_values(options),
@@ -93,6 +94,25 @@ def _check(options: SftOptions) -> None:
         )
     _check_ranges(options)
     check_datasets([*options.dataset, *options.val_dataset])
+    _check_identity(options)
+
+
+def _check_identity(options: SftOptions) -> None:
+    """See that data which teach the model who it is are told the name and the author."""
+    from swift_jupyter.engine.data.placeholders import fill_placeholders
+    from swift_jupyter.engine.data.records import is_object_dataset
+    from swift_jupyter.engine.data.screening import screen
+    from swift_jupyter.engine.data.sources import SELF_COGNITION, is_self_cognition, load_rows
+    from swift_jupyter.engine.data.spec import exists_on_disk, parse_spec
+
+    for dataset in [*options.dataset, *options.val_dataset]:
+        if is_object_dataset(dataset):
+            continue
+        spec = parse_spec(str(dataset))
+        if is_self_cognition(spec) and not exists_on_disk(spec.name):
+            # Our own rows stand for the hub's, which have the same placeholders.
+            rows, _problems = screen(load_rows(parse_spec(SELF_COGNITION)), spec.name, {}, False)
+            fill_placeholders(rows, options.model_name, options.model_author, spec.name)
 
 
 def _check_ranges(options: SftOptions) -> None:
@@ -111,14 +131,11 @@ def _check_ranges(options: SftOptions) -> None:
         "max_length",
         "num_threads",
     )
-    for name in positive:
-        value = getattr(options, name)
-        if value is not None and value <= 0:
-            raise UserError(_("{name} must be above 0, not {value}.", name=name, value=value))
+    check_positive(options, *positive)
     for name in ("lora_dropout", "warmup_ratio", "split_dataset_ratio"):
         value = getattr(options, name)
         if not 0 <= value < 1:
-            raise UserError(
+            raise OptionError(
                 _("{name} must be at least 0 and below 1, not {value}.", name=name, value=value)
             )
 

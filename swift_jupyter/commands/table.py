@@ -39,6 +39,11 @@ class Command:
     prompt_option: str = "prompt"
 
     @property
+    def function_name(self) -> str:
+        """The name as a function of the package, where subpackages have names too."""
+        return "manage_runs" if self.name == "runs" else self.name
+
+    @property
     def module_name(self) -> str:
         """The module that declares the options and runs the command."""
         return f"swift_jupyter.commands.{self.name}"
@@ -65,7 +70,7 @@ _COMMANDS = (
         "infer",
         "Ask a model, with or without adapters; the answer streams into the cell.",
         "InferOptions",
-        ("%%swift infer --model smollm2-demo\nWho are you?", "%swift infer Who are you?"),
+        ("%%swift infer --model smollm2-demo\nWho are you?", "%swift infer Name three colours."),
         body="prompt",
     ),
     Command(

@@ -91,7 +91,8 @@ class TrainingRun(Result):
         """Return the logged rows as a DataFrame, one row a log."""
         import pandas
 
-        return pandas.DataFrame(self.history)
+        frame: pandas.DataFrame = pandas.DataFrame(self.history)
+        return frame
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -114,7 +115,7 @@ class TrainingRun(Result):
         state = self._run.state
         if state.active:
             return _("Watch: %swift runs attach {id}   Stop: %swift runs stop {id}", id=self.id)
-        if state is State.DONE:
+        if state is State.DONE and self.checkpoint is not None:
             return _("Chat: %%swift infer --adapters {path}", path=self.checkpoint)
         return _("Go on: %swift runs resume {id}", id=self.id)
 

@@ -1,20 +1,19 @@
-"""The YAML body of a cell: ``key: value`` lines that name a command's options."""
+"""Options as YAML: ``key: value`` lines in the body of a cell or in a file."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import yaml
 
-from swift_jupyter.commands.parsing import Token, convert_token, spec_named, split_words
+from swift_jupyter.commands.parsing import spec_named
 from swift_jupyter.commands.table import Command
+from swift_jupyter.commands.values import Token, convert_token, convert_tokens
 from swift_jupyter.errors import OptionError
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import OptionSpec
-
-# The line `%%swift …` is the first of the cell, so the body starts on the second.
-_FIRST_LINE = 2
 
 
 def parse_yaml_body(
@@ -22,48 +21,62 @@ def parse_yaml_body(
     specs: Mapping[str, OptionSpec],
     body: str,
     resolve: Callable[[str], Token],
+    first_line: int = 2,
 ) -> dict[str, Any]:
-    """Return the option values that a body gives.
+    """Return the option values that a text gives.
 
     Scalars are converted by the option's own type, so that ``learning_rate: 1e-4``
     is a number and ``model_name: 007`` stays text, whatever YAML makes of them.
+
+    Parameters
+    ----------
+    command : Command
+        The subcommand.
+    specs : mapping of str to OptionSpec
+        Its options.
+    body : str
+        The YAML text.
+    resolve : callable
+        Returns the object that a ``$name`` means, or the text itself.
+    first_line : int, optional
+        The number of the text's first line; in a cell ``%%swift …`` stands above it.
 
     Raises
     ------
     OptionError
         For text that is not YAML, an unknown or repeated key, or a value that
-        does not fit, with the line number in the cell.
+        does not fit, with the line number in the cell or file.
     """
     try:
         root = yaml.compose(body, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        raise _syntax_error(error, body) from None
+        raise _syntax_error(error, body, first_line) from None
+    except RecursionError:
+        raise OptionError(_("The options are nested too deeply.")) from None
     if root is None:
         return {}
     if not isinstance(root, yaml.MappingNode):
         raise OptionError(
-            _("The cell body is not made of 'key: value' lines."),
+            _("The options are not made of 'key: value' lines."),
             next_step=_("For example: {example}", example="lora_rank: 8"),
         )
     values: dict[str, Any] = {}
+    seen: set[str] = set()
     for key, node in root.value:
-        where = _("Line {line}", line=_line(key))
+        where = _("Line {line}", line=key.start_mark.line + first_line)
         if not isinstance(key, yaml.ScalarNode):
             raise OptionError(_("{where}: the key is not a name.", where=where))
         try:
             spec = spec_named(command, specs, key.value)
         except OptionError as error:
             raise OptionError(f"{where}: {error.what}", error.why, error.next_step) from None
-        if spec.name in values:
+        if spec.name in seen:
             raise OptionError(_("{where}: '{key}' is given twice.", where=where, key=key.value))
+        seen.add(spec.name)
         value = _value(spec, node, f"{where}: {spec.name}", resolve)
         if value is not None:
             values[spec.name] = value
     return values
-
-
-def _line(node: yaml.Node) -> int:
-    return int(node.start_mark.line) + _FIRST_LINE
 
 
 def _value(
@@ -74,8 +87,7 @@ def _value(
     if spec.kind == "mapping" and isinstance(node, yaml.MappingNode):
         return {_scalar(spec, k, where): _scalar(spec, v, where) for k, v in node.value}
     if spec.many:
-        texts = _texts(spec, node, where)
-        return [convert_token(spec, resolve(text), where) for text in texts]
+        return convert_tokens(spec, map(resolve, _texts(spec, node, where)), where)
     return convert_token(spec, resolve(_scalar(spec, node, where)), where)
 
 
@@ -85,24 +97,34 @@ def _texts(spec: OptionSpec, node: yaml.Node, where: str) -> list[str]:
         return [_scalar(spec, item, where) for item in node.value]
     text = _scalar(spec, node, where)
     quoted = isinstance(node, yaml.ScalarNode) and node.style in ("'", '"', "|", ">")
-    return [text] if quoted else split_words(text)
+    return [text] if quoted else _split_words(text)
+
+
+def _split_words(text: str) -> list[str]:
+    """Split text as a shell does; a lone quote is only a character."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
 
 
 def _scalar(spec: OptionSpec, node: yaml.Node, where: str) -> str:
     if not isinstance(node, yaml.ScalarNode):
-        raise OptionError(_("{where} takes a {type}.", where=where, type=spec.type_text))
+        raise OptionError(
+            _("{where} takes a {type}, not a list or a mapping.", where=where, type=spec.item_text)
+        )
     return str(node.value)
 
 
-def _syntax_error(error: yaml.YAMLError, body: str) -> OptionError:
+def _syntax_error(error: yaml.YAMLError, body: str, first_line: int) -> OptionError:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error)
     if mark is None:
-        return OptionError(_("The cell body is not YAML."), problem)
+        return OptionError(_("The options are not YAML."), problem.split("\n")[0])
     lines = body.splitlines()
     text = lines[mark.line].strip() if mark.line < len(lines) else ""
     return OptionError(
-        _("Line {line} is not YAML: {text}", line=mark.line + _FIRST_LINE, text=text),
+        _("Line {line} is not YAML: {content}", line=mark.line + first_line, content=text),
         problem,
         _("Write one 'key: value' a line; put text with a colon in quotes."),
     )

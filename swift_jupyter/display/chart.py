@@ -23,6 +23,7 @@ class LossChart:
     -----
     The figure belongs to this object alone and never to pyplot, so that drawing in
     the middle of a user's own plotting cell disturbs nothing. Not for two threads.
+    Its words stay English: matplotlib's own font has no Chinese characters.
     """
 
     def __init__(self) -> None:

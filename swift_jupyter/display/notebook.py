@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import html
-import time
 from typing import Any
 
 from IPython.display import DisplayHandle, display
 
 from swift_jupyter.commands.results import duration_text
 from swift_jupyter.display.chart import LossChart
-from swift_jupyter.display.progress_text import describe
+from swift_jupyter.display.progress import ProgressBar
 from swift_jupyter.display.run_text import headline, html_block, text_block
 from swift_jupyter.display.throttle import Throttle
 from swift_jupyter.i18n import translate as _
@@ -19,8 +18,6 @@ from swift_jupyter.runs.progress import RunProgress
 
 # Drawing may cost at most this share of the time that passes.
 _CHART_SHARE = 0.01
-# What is over sooner needs no bar.
-_PATIENCE = 0.4
 
 
 class NotebookFrontend:
@@ -61,7 +58,7 @@ class _Output:
             self._handle.update(bundle, raw=True)
 
 
-class NotebookProgress:
+class NotebookProgress(ProgressBar):
     """A bar that appears only when the work takes a moment.
 
     Parameters
@@ -71,32 +68,19 @@ class NotebookProgress:
     """
 
     def __init__(self, title: str) -> None:
-        self._title = title
+        super().__init__(title, interval=0.2)
         self._output = _Output()
-        self._throttle = Throttle(0.2)
-        self._started = time.monotonic()
-        self._text = ""
 
-    def __enter__(self) -> NotebookProgress:
-        return self
-
-    def __exit__(self, kind: object, *_rest: object) -> None:
+    def close(self, failed: bool, seconds: float) -> None:
+        """Say how it ended, if a bar was shown at all."""
         if self._output.made:
-            ending = _("failed") if kind else _("done")
-            passed = duration_text(time.monotonic() - self._started)
-            self._draw(f"{ending}, {passed}", None if kind else 1.0)
+            ending = _("failed") if failed else _("done")
+            self.draw(f"{ending}, {duration_text(seconds)}", None if failed else 1.0)
 
-    def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        """Show how far it is."""
-        passed = time.monotonic() - self._started
-        if passed < _PATIENCE or (text == self._text and not self._throttle.due()):
-            return
-        self._text = text
-        self._throttle.run(lambda: self._draw(*describe(text, done, total, passed)))
-
-    def _draw(self, text: str, share: float | None) -> None:
+    def draw(self, text: str, share: float | None) -> None:
+        """Show the bar."""
         width = f"{100 * share:.1f}%" if share is not None else "0"
-        line = f"{self._title} · {text}"
+        line = f"{self.title} · {text}"
         self._output.update(
             {
                 "text/plain": line,
@@ -121,6 +105,7 @@ class NotebookText:
     def __init__(self, title: str) -> None:
         self._title = title
         self._text = ""
+        self._pending = False
         self._output = _Output()
         self._throttle = Throttle(0.08, share=0.2)
 
@@ -128,11 +113,13 @@ class NotebookText:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        return None
+        if self._pending:  # An error came before `finish`; what was said stays.
+            self._draw("")
 
     def append(self, text: str) -> None:
         """Add a piece of text."""
         self._text += text
+        self._pending = True
         if self._throttle.due():
             self._throttle.run(lambda: self._draw(""))
 
@@ -141,6 +128,7 @@ class NotebookText:
         self._draw(note)
 
     def _draw(self, note: str) -> None:
+        self._pending = False
         title = f"<div><strong>{html.escape(self._title)}</strong></div>" if self._title else ""
         small = (
             f'<div style="opacity:.6;font-size:85%">{html.escape(note)}</div>' if note else ""
@@ -170,7 +158,8 @@ class NotebookRunView:
         """Bring the view up to date when it is time."""
         if self._status_throttle.due():
             self._status_throttle.run(lambda: self._draw_status(progress))
-        if len(progress.rows) > self._drawn_rows and self._chart_throttle.due():
+        # A resumed run may have fewer rows than before.
+        if progress.rows and len(progress.rows) != self._drawn_rows and self._chart_throttle.due():
             if self._chart is None:
                 self._chart = LossChart()  # Its import does not count as drawing.
             self._chart_throttle.run(lambda: self._draw_chart(progress))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
-import time
 from typing import TextIO
 
-from swift_jupyter.display.progress_text import describe
+from swift_jupyter.commands.results import columns_of
+from swift_jupyter.display.progress import ProgressBar
 from swift_jupyter.display.run_text import one_line, text_block
 from swift_jupyter.display.throttle import Throttle
 from swift_jupyter.runs.progress import RunProgress
+
+# Foreign text must not move the cursor or change colours.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TerminalFrontend:
@@ -27,7 +31,7 @@ class TerminalFrontend:
 
     def notice(self, text: str) -> None:
         """Show one line."""
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def progress(self, title: str) -> TerminalProgress:
         """Open a progress bar."""
@@ -42,6 +46,18 @@ class TerminalFrontend:
         return TerminalRunView(_Line(self._stream))
 
 
+def printable(text: str) -> str:
+    """Return `text` without control characters, newline and tab apart."""
+    return _CONTROL.sub("", text)
+
+
+def fit(text: str, columns: int) -> str:
+    """Cut `text` to what fits into `columns` of a terminal."""
+    while columns_of(text) > columns:
+        text = text[: -max(1, (columns_of(text) - columns) // 2)]
+    return text
+
+
 class _Line:
     """A line that is redrawn in place; without a terminal each state is a line of its own."""
 
@@ -51,9 +67,10 @@ class _Line:
         self.live = bool(getattr(stream, "isatty", lambda: False)())
 
     def draw(self, text: str) -> None:
+        text = printable(text)
         if self.live:
-            width = shutil.get_terminal_size().columns - 1
-            self._stream.write("\r\x1b[2K" + text.splitlines()[0][:width])
+            line = fit(text.partition("\n")[0], shutil.get_terminal_size().columns - 1)
+            self._stream.write("\r\x1b[2K" + line)
             self._dirty = True
         else:
             self._stream.write(text + "\n")
@@ -61,32 +78,34 @@ class _Line:
 
     def settle(self, text: str) -> None:
         """Replace the line by text that stays."""
+        text = printable(text)
         self._stream.write(("\r\x1b[2K" if self._dirty else "") + (text + "\n" if text else ""))
         self._dirty = False
         self._stream.flush()
 
 
-class TerminalProgress:
-    """How far something is, in one line."""
+class TerminalProgress(ProgressBar):
+    """How far something is, in one line.
+
+    Parameters
+    ----------
+    title : str
+        What the work is about.
+    line : _Line
+        Where it is drawn.
+    """
 
     def __init__(self, title: str, line: _Line) -> None:
-        self._title = title
+        super().__init__(title, interval=0.2 if line.live else 5.0)
         self._line = line
-        self._throttle = Throttle(0.2 if line.live else 5.0)
-        self._started = time.monotonic()
 
-    def __enter__(self) -> TerminalProgress:
-        return self
+    def draw(self, text: str, share: float | None) -> None:
+        """Show the line."""
+        self._line.draw(f"{self.title} · {text}")
 
-    def __exit__(self, *_exception: object) -> None:
+    def close(self, failed: bool, seconds: float) -> None:
+        """Take the line away."""
         self._line.settle("")
-
-    def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        """Show how far it is."""
-        passed = time.monotonic() - self._started
-        if self._throttle.due() and passed > 0.4:
-            words, _share = describe(text, done, total, passed)
-            self._throttle.run(lambda: self._line.draw(f"{self._title} · {words}"))
 
 
 class TerminalText:
@@ -112,7 +131,7 @@ class TerminalText:
         self._write(f"\n({note})\n")
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
+        self._stream.write(printable(text))
         self._stream.flush()
 
 
@@ -124,7 +143,6 @@ class TerminalRunView:
         self._throttle = Throttle(0.3)
         self._rows = -1
         self._phase = ""
-        self._messages: list[str] = []
 
     def message(self, text: str) -> None:
         """Show a line that stays."""
@@ -139,4 +157,4 @@ class TerminalRunView:
 
     def close(self, progress: RunProgress) -> None:
         """Show the course of the loss, which stays."""
-        self._line.settle(text_block(progress, self._messages))
+        self._line.settle(text_block(progress, []))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swift_jupyter.errors import UserError
+
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -15,11 +17,13 @@ def load(shell: InteractiveShell) -> None:
 
     if any(isinstance(known, SwiftMagics) for known in shell.configurables):
         return
-    magics = SwiftMagics(shell)
+    magics = SwiftMagics(shell)  # Enters itself into the configurables.
     shell.register_magics(magics)
-    shell.configurables.append(magics)
     magics.connect()
-    mention_runs(magics.settings())
+    try:
+        mention_runs(magics.settings())
+    except UserError as error:
+        print(error)  # A broken settings file must not take the magic away.
 
 
 def unload(shell: InteractiveShell) -> None:
@@ -31,3 +35,4 @@ def unload(shell: InteractiveShell) -> None:
         magics.disconnect()
         for kind in ("line", "cell"):
             shell.magics_manager.magics[kind].pop("swift", None)
+        shell.magics_manager.registry.pop(SwiftMagics.__name__, None)

@@ -18,7 +18,7 @@ from swift_jupyter.commands.table import COMMANDS, Command
 from swift_jupyter.options import OptionSpec, option_specs
 from swift_jupyter.settings import FIELDS, Settings
 
-_LINE = re.compile(r"^\s*(?:[\w.,\s]+=\s*)?%{1,2}swift(?:\s+(?P<rest>.*))?$", re.DOTALL)
+_LINE = re.compile(r"^\s*(?:[\w.,][\w.,\s]*=\s*)?%{1,2}swift\s+(?P<rest>.*)$", re.DOTALL)
 _CELL = re.compile(r"^\s*%%swift\s+(?P<command>[\w-]+)")
 _REMEMBERED_SECONDS = 5.0
 _MOST = 200
@@ -37,61 +37,58 @@ class SwiftMatcher:
         self._settings = settings
         self._remembered: dict[str, tuple[float, list[str]]] = {}
 
-        @context_matcher(identifier="swift_jupyter.matcher", priority=100)  # type: ignore[untyped-decorator]
+        @context_matcher(identifier="swift_jupyter.matcher", priority=100)
         def matcher(context: CompletionContext) -> SimpleMatcherResult:
-            found = self._complete(context)
-            completions = [SimpleCompletion(text=text, type="param") for text in found or ()]
-            return {"completions": completions, "suppress": bool(completions)}
+            try:
+                found = self._complete(context)
+            except Exception:  # A broken cache or settings file must not disturb typing.
+                found = []
+            return {
+                "completions": [SimpleCompletion(text=text, type="param") for text in found],
+                "suppress": bool(found),
+                "matched_fragment": context.token,
+                "do_not_suppress": set(),
+                "ordered": True,
+            }
 
         self.matcher = matcher
 
-    def _complete(self, context: CompletionContext) -> list[str] | None:
-        """Return what may stand at the cursor; None when the place is not ours."""
+    def _complete(self, context: CompletionContext) -> list[str]:
+        """Return what may stand at the cursor; nothing when the place is not ours."""
         before = context.text_until_cursor
-        first_line = context.full_text.split("\n", 1)[0]
-        if context.cursor_line == 0:
+        cell = _CELL.match(context.full_text)
+        if cell is None or context.cursor_line == 0:
             match = _LINE.match(before)
-            return self._on_line(match.group("rest") or "", context.token) if match else None
-        cell = _CELL.match(first_line)
-        if cell is None or cell.group("command") not in COMMANDS:
-            return None
-        command = COMMANDS[cell.group("command")]
-        line = before.split("\n")[-1]
-        return self._in_body(command, line) if command.body == "yaml" else None
+            return self._on_line(match.group("rest")) if match else []
+        command = COMMANDS.get(cell.group("command"))
+        if command is None or command.body != "yaml":
+            return []
+        return self._in_body(command, before)
 
-    def _on_line(self, rest: str, token: str) -> list[str]:
+    def _on_line(self, rest: str) -> list[str]:
         words = rest.split()
-        if not words or (len(words) == 1 and not rest.endswith((" ", "\t"))):
-            return _starting(COMMANDS, words[0] if words else "")
+        typed = "" if not words or rest[-1].isspace() else words.pop()
+        if not words:
+            return _starting(COMMANDS, typed)
         command = COMMANDS.get(words[0])
         if command is None:
             return []
         specs = option_specs(command.load_options())
-        typed = "" if rest.endswith((" ", "\t")) else words[-1]
-        previous = words[-1] if not typed else words[-2] if len(words) > 1 else ""
-        if typed.startswith("--") and "=" not in typed:
-            names = [spec.flag for spec in specs.values()] + ["--out", "--help"]
-            return _starting(names, typed.replace("-", "_").replace("__", "--", 1))
         if typed.startswith("--"):
-            name, _sign, typed = typed.partition("=")
-            return self._values(_named(specs, name), typed)
-        if previous.startswith("-"):
-            return self._values(_named(specs, previous), typed)
-        return [
-            value
-            for spec in specs.values()
-            if spec.positional
-            for value in self._values(spec, typed)
-        ]
+            name, sign, value = typed.partition("=")
+            if sign:
+                return self._values(_named(specs, name), value)
+            names = [spec.flag for spec in specs.values()] + ["--out", "--help"]
+            return _starting(names, "--" + name[2:].replace("-", "_"))
+        return self._values(_expected(specs, words[1:]), typed)
 
     def _in_body(self, command: Command, line: str) -> list[str]:
         specs = option_specs(command.load_options())
         key, sign, value = line.partition(":")
         if not sign:
-            return [f"{name}:" for name in _starting(specs, line.strip())]
-        words = value.split()
-        typed = "" if not words or value.endswith(" ") else words[-1]
-        return self._values(specs.get(key.strip().replace("-", "_")), typed)
+            return [f"{name}:" for name in _starting(specs, line.strip().replace("-", "_"))]
+        typed = "" if not value or value[-1].isspace() else value.split()[-1]
+        return self._values(_named(specs, key.strip()), typed)
 
     def _values(self, spec: OptionSpec | None, typed: str) -> list[str]:
         if spec is None:
@@ -115,20 +112,39 @@ class SwiftMatcher:
     def _read(self, kind: str) -> list[str]:
         if kind == "setting":
             return list(FIELDS)
-        if kind == "dataset":
-            return ["self-cognition"]
         if kind in ("run", "adapter"):
             from swift_jupyter.runs.index import list_runs
 
             return [run.id for run in list_runs(self._settings())]
         from swift_jupyter.hub.cache import scan_cache
 
-        cached = [entry.repo_id for entry in scan_cache(self._settings()).entries]
+        entries = scan_cache(self._settings()).entries
         if kind == "cached":
-            return cached
+            return [entry.repo_id for entry in entries]
+        cached = [entry.repo_id for entry in entries if entry.kind == kind]
+        if kind == "dataset":
+            return ["self-cognition", *cached]
         from swift_jupyter.engine.models.catalogue import names
 
         return list(dict.fromkeys([*cached, *names()]))
+
+
+def _expected(specs: dict[str, OptionSpec], words: list[str]) -> OptionSpec | None:
+    """Return the option whose value comes after `words`, which follow the command."""
+    current: OptionSpec | None = None
+    positional = [spec for spec in specs.values() if spec.positional]
+    for word in words:
+        if word.startswith("-"):
+            current = None if "=" in word else _named(specs, word)
+            if current is not None and current.kind == "flag":
+                current = None
+        elif current is not None:
+            current = current if current.many else None
+        elif positional and not (positional[0].many or positional[0].takes_rest):
+            positional.pop(0)
+    if current is not None:
+        return current
+    return positional[0] if positional else None
 
 
 def _named(specs: dict[str, OptionSpec], flag: str) -> OptionSpec | None:

@@ -11,17 +11,19 @@ from IPython.core.magic import (
     needs_local_scope,
     no_var_expand,
 )
-from traitlets import Bool, Unicode
+from traitlets import Bool, Enum, Unicode
 
 from swift_jupyter.commands.context import Context
-from swift_jupyter.commands.frontend import Frontend
 from swift_jupyter.commands.parsing import ParsedCommand, parse
-from swift_jupyter.commands.results import Result
 from swift_jupyter.commands.table import COMMANDS, find_command
-from swift_jupyter.display.help import command_help, overview
-from swift_jupyter.errors import Interrupted, UserError
+from swift_jupyter.display.frontends import frontend_for
+from swift_jupyter.display.help import command_help, help_page
+from swift_jupyter.display.shown import forget_after_cell
+from swift_jupyter.errors import Interrupted, OptionError, UserError
+from swift_jupyter.i18n import translate as _
 from swift_jupyter.magics.completion import SwiftMatcher
-from swift_jupyter.magics.expansion import expand, resolver, split_line
+from swift_jupyter.magics.expansion import expand_words, resolver
+from swift_jupyter.magics.words import split_line
 from swift_jupyter.sdk import session
 from swift_jupyter.settings import FIELDS, Settings, load_settings
 
@@ -39,13 +41,18 @@ Type ``%swift`` for an overview and ``%swift sft --help`` for the options of a c
 
 def _trait(name: str) -> Any:
     """Return the ``%config`` trait of a setting; None leaves it to file and environment."""
+    choices, words = FIELDS[name].metadata["choices"], FIELDS[name].metadata["help"]
+    if choices:
+        return Enum(choices, default_value=None, allow_none=True, help=words).tag(config=True)
     kind = Bool if FIELDS[name].type == "bool" else Unicode
-    return kind(None, allow_none=True, help=FIELDS[name].metadata["help"]).tag(config=True)
+    return kind(None, allow_none=True, help=words).tag(config=True)
 
 
 @magics_class
 class SwiftMagics(Magics):
     """Fine-tuning and chatting from cells; settings as ``%config SwiftMagics.NAME = value``."""
+
+    shell: Any  # Never None: magics are made for a shell.
 
     default_model = _trait("default_model")
     hub = _trait("hub")
@@ -53,30 +60,32 @@ class SwiftMagics(Magics):
     state_dir = _trait("state_dir")
     output_root = _trait("output_root")
     display = _trait("display")
-    language = _trait("language")
     short_errors = _trait("short_errors")
 
     def __init__(self, shell: Any) -> None:
         super().__init__(shell)
-        self._shown: list[Result] = []
         self._matcher = SwiftMatcher(self.settings)
 
     def connect(self) -> None:
-        """Hook into completion and the end of cells."""
+        """Hook into completion, and let ``%config`` count for the functions too."""
         self.shell.Completer.custom_matchers.append(self._matcher.matcher)
-        self.shell.events.register("post_run_cell", self._forget_shown)
+        session().overrides = self.overrides
 
     def disconnect(self) -> None:
         """Undo `connect`."""
         matchers = self.shell.Completer.custom_matchers
         if self._matcher.matcher in matchers:
             matchers.remove(self._matcher.matcher)
-        self.shell.events.unregister("post_run_cell", self._forget_shown)
+        session().overrides = dict
+
+    def overrides(self) -> dict[str, Any]:
+        """Return the settings that were given with ``%config``."""
+        values = {name: getattr(self, name) for name in FIELDS}
+        return {name: value for name, value in values.items() if value is not None}
 
     def settings(self) -> Settings:
         """Return the settings in force, ``%config`` first."""
-        values = {name: getattr(self, name) for name in FIELDS}
-        return load_settings({name: v for name, v in values.items() if v is not None})
+        return load_settings(self.overrides())
 
     @no_var_expand
     @needs_local_scope
@@ -88,19 +97,31 @@ class SwiftMagics(Magics):
         try:
             return self._dispatch(line, cell, namespace)
         except UserError as error:
-            if self.settings().short_errors:
+            if self._short_errors():
                 raise
             raise RuntimeError(str(error)) from error
+
+    def _short_errors(self) -> bool:
+        try:
+            return self.settings().short_errors
+        except UserError:
+            return True  # The settings are what is wrong.
 
     swift.__doc__ = _DOCUMENTATION.format(commands=", ".join(COMMANDS))
 
     def _dispatch(self, line: str, cell: str | None, namespace: dict[str, Any]) -> Any:
         words = split_line(line)
-        if not words or words[0] in ("--help", "-h", "help"):
-            return overview("%swift")
+        page = help_page(words, "%swift")
+        if page is not None:
+            return page
         command = find_command(words[0])
-        tokens = [expand(word, namespace) for word in words[1:]]
+        tokens = expand_words(words[1:], namespace)
         parsed = parse(command, tokens, cell, resolve=resolver(namespace))
+        if parsed.as_json:
+            raise OptionError(
+                _("--json is for terminals; a notebook has the result itself."),
+                next_step=_("Keep it with --out NAME, then NAME.to_dict()"),
+            )
         if parsed.wants_help:
             return command_help(command, "%swift")
         return self._run(parsed)
@@ -110,11 +131,11 @@ class SwiftMagics(Magics):
         try:
             result = parsed.command.load_function()(parsed.options, context)
         except Interrupted as stopped:
+            forget_after_cell(stopped.result, self.shell)
             if parsed.out and stopped.result is not None:
                 self.shell.push({parsed.out: stopped.result})
             raise
-        if isinstance(result, Result) and result.shown:
-            self._shown.append(result)
+        forget_after_cell(result, self.shell)
         if not parsed.out:
             return result
         self.shell.push({parsed.out: result})
@@ -122,22 +143,7 @@ class SwiftMagics(Magics):
 
     def _context(self) -> Context:
         context = session()
-        context.settings = self.settings()
-        context.frontend = self._frontend(context.settings.display)
+        context.overrides = self.overrides
+        context.refresh()
+        context.frontend = frontend_for(self.shell, context.settings.display)
         return context
-
-    def _frontend(self, wanted: str) -> Frontend:
-        in_kernel = hasattr(self.shell, "kernel")
-        if wanted == "html" or (wanted == "auto" and in_kernel):
-            from swift_jupyter.display.notebook import NotebookFrontend
-
-            return NotebookFrontend()
-        from swift_jupyter.display.terminal import TerminalFrontend
-
-        return TerminalFrontend()
-
-    def _forget_shown(self, *_arguments: Any) -> None:
-        """Let results that were shown live be shown again from the next cell on."""
-        for result in self._shown:
-            result.shown = False
-        self._shown.clear()

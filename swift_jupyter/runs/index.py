@@ -70,8 +70,10 @@ class RunIndex:
         entry = self._entry(name)
         if entry is not None and (run := _open(entry)) is not None:
             return run
-        if (Path(name).expanduser() / "run.json").is_file():
-            return Run(RunFolder(Path(name).expanduser().absolute()))
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # No path at all.
+            folder = Path(name).expanduser().absolute()
+            if name and (folder / "run.json").is_file():
+                return Run(RunFolder(folder))
         runs = {run.id: run for run in self.all()}
         found = [run for run_id, run in runs.items() if name and run_id.startswith(name)]
         if len(found) == 1:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import swift_jupyter
 from swift_jupyter.errors import UserError
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.runs.folder import RunFolder, create_run_folder, discard_run_folder
@@ -21,6 +20,8 @@ from swift_jupyter.runs.process import ProcessIdentity, identify
 from swift_jupyter.runs.record import RunRecord, State
 from swift_jupyter.runs.run import Run
 from swift_jupyter.settings import Settings
+
+_LOCK_SECONDS = 5.0
 
 
 def launch(
@@ -106,9 +107,12 @@ def resume(run: Run, settings: Settings) -> Run:
     """
     from filelock import FileLock, Timeout
 
+    _check_resumable(run)
     try:
         run.folder.lock_file.parent.mkdir(exist_ok=True)
-        with FileLock(run.folder.lock_file, timeout=0):
+        # A worker that has just told its end still holds the lock for a moment.
+        with FileLock(run.folder.lock_file, timeout=_LOCK_SECONDS):
+            _check_resumable(run)
             _requeue(run)
         RunIndex(settings).add(run.id, run.folder)
         _start_worker(run.folder)
@@ -129,16 +133,19 @@ def _still_at_work(run: Run) -> UserError:
     )
 
 
-def _requeue(run: Run) -> None:
-    record = run.record()
+def _check_resumable(run: Run) -> None:
     state = run.state
-    if state.active and record.is_local:
+    if state.active and run.record().is_local:
         raise _still_at_work(run)
     if state is State.DONE:
         raise UserError(
-            _("{id} is done, so there is nothing to resume.", id=record.id),
+            _("{id} is done, so there is nothing to resume.", id=run.id),
             next_step=_("To use it: %swift infer --adapters {path}", path=run.path),
         )
+
+
+def _requeue(run: Run) -> None:
+    record = run.record()
     run.folder.clear_requests()
     run.folder.write(
         dataclasses.replace(
@@ -161,7 +168,7 @@ def _start_worker(folder: RunFolder) -> None:
     so a worker in another session lives on.
     """
     # A checkout that is not installed must be found, too; last, to shadow nothing.
-    package_parent = str(Path(swift_jupyter.__file__).parents[1])
+    package_parent = str(Path(__file__).parents[2])
     program = (
         f"import sys; sys.path = [p for p in sys.path if p] + [{package_parent!r}]; "
         "from swift_jupyter.runs.worker import main; main()"

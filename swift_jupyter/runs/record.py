@@ -14,6 +14,7 @@ from swift_jupyter.errors import UserError
 from swift_jupyter.files import write_json_atomically
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.runs.process import ProcessIdentity, is_alive
+from swift_jupyter.settings import Settings
 
 
 class State(str, Enum):
@@ -84,6 +85,11 @@ class RunRecord:
     def is_local(self) -> bool:
         """Whether its processes would be on this machine."""
         return self.host == socket.gethostname()
+
+    def read_settings(self) -> Settings:
+        """Return the settings of the launch, without what this version does not know."""
+        known = {f.name for f in dataclasses.fields(Settings)}
+        return Settings(**{name: v for name, v in self.settings.items() if name in known})
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as plain JSON values."""

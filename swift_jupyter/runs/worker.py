@@ -23,7 +23,6 @@ from swift_jupyter.runs.index import RunIndex
 from swift_jupyter.runs.jobs import load_job
 from swift_jupyter.runs.process import identify
 from swift_jupyter.runs.record import State
-from swift_jupyter.settings import Settings
 
 _PHASE_INTERVAL = 0.2
 _RESERVE_BYTES = 64 * 1024
@@ -127,7 +126,7 @@ def _work_alone(folder: RunFolder) -> int:
         dataclasses.replace(folder.read(), state=state, reason=reason, finished=time.time())
     )
     folder.reserve_file.unlink(missing_ok=True)
-    RunIndex(Settings(**record.settings)).finish(record.id)
+    RunIndex(record.read_settings()).finish(record.id)
     return 1 if state is State.FAILED else 0
 
 
@@ -136,8 +135,7 @@ def _run_job(folder: RunFolder, reporter: FolderReporter) -> tuple[State, str]:
     try:
         job = load_job(record.command)
         folder.write(dataclasses.replace(record, state=State.RUNNING))
-        settings = Settings(**record.settings)
-        result = job(record.options, folder.path, settings, reporter)
+        result = job(record.options, folder.path, record.read_settings(), reporter)
         write_json_atomically(folder.result_file, result)
     except UserError as error:
         print(error, file=sys.stderr, flush=True)

@@ -72,3 +72,36 @@ def write_rows(path: Path, count: int = 32) -> Path:
             }
             stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     return path
+
+
+def build_adapter(
+    folder: Path, base: Path, seed: int = 0, target_modules: str | list[str] = "all-linear"
+) -> Path:
+    """Save a LoRA adapter with random weights, which change the answers, and return its folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the adapter goes.
+    base : Path
+        The model it belongs to.
+    seed : int
+        Decides the weights.
+    target_modules : str or list of str
+        As in `peft.LoraConfig`.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            task_type="CAUSAL_LM",
+            r=4,
+            lora_alpha=8,
+            target_modules=target_modules,
+            init_lora_weights=False,
+        )
+        get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    return folder

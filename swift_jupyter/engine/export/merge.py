@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swift_jupyter.engine.inference.adapters import AdapterReference
+from swift_jupyter.engine.inference.adapters import AdapterReference, load_adapter
 from swift_jupyter.engine.models.options import ModelOptions
 from swift_jupyter.errors import UserError
-from swift_jupyter.files import sync_folder, sync_tree, write_json_atomically
+from swift_jupyter.files import is_disk_full, sync_folder, sync_tree, write_json_atomically
 from swift_jupyter.i18n import translate as _
 
 if TYPE_CHECKING:
@@ -92,16 +92,21 @@ def merge(
     shutil.rmtree(staging, ignore_errors=True)
     try:
         staging.mkdir(parents=True)
-        _check_room(base, staging)
+        _check_room(base, staging, dtype)
         merged = _write(adapter, base, staging, dtype, trust_remote_code, report)
         numbers = {key: value for key, value in vars(merged).items() if key != "path"}
         write_json_atomically(staging / ORIGIN_FILE, {**origin, **numbers})
         sync_tree(staging)
         _publish(staging, output)
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:
+        # The writers of weights have errors of their own for a full disk.
+        if not isinstance(error, OSError) and not is_disk_full(error, output.parent):
+            raise
         raise UserError(
             _("The merged model cannot be written to {path}.", path=output),
-            error.strerror or str(error),
+            getattr(error, "strerror", None) or str(error).strip().splitlines()[0],
             _("Free some space, or choose another --output_dir."),
         ) from error
     finally:
@@ -154,8 +159,13 @@ def _read_origin(folder: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) and value.get("made_by") == "merge" else {}
 
 
-def _check_room(base: Path, folder: Path) -> None:
+def _check_room(base: Path, folder: Path, dtype: str | None) -> None:
+    import torch
+
     needed = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    if dtype:
+        wanted = getattr(torch, dtype)
+        needed = needed * wanted.itemsize // _stored_dtype(base, wanted).itemsize
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
@@ -180,7 +190,12 @@ def _write(
     import torch
 
     from swift_jupyter.engine.inference.loaded import release_memory
-    from swift_jupyter.engine.models.loading import choose_device, load_model, load_tokenizer
+    from swift_jupyter.engine.models.loading import (
+        choose_device,
+        load_model,
+        load_tokenizer,
+        without_bars,
+    )
 
     device = choose_device()
     tokenizer = load_tokenizer(base, trust_remote_code)
@@ -191,11 +206,12 @@ def _write(
     model = load_model(base, options, device)
     stored = getattr(torch, dtype) if dtype else _stored_dtype(base, model.dtype)
     report(_("asking the adapter"))
-    with_adapter = _attach(model, adapter)
+    with_adapter = load_adapter(model, adapter, "default", base.name)
     before = [_logits(with_adapter, tokenizer, probe) for probe in PROBES]
     report(_("merging"))
     merged = with_adapter.merge_and_unload(safe_merge=True)
-    merged.to(stored).save_pretrained(staging)
+    with without_bars():
+        merged.to(stored).save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     _copy_extras(base, staging)
     del model, with_adapter, merged
@@ -204,19 +220,6 @@ def _write(
     reloaded = load_model(staging, options, device)
     after = [_logits(reloaded, tokenizer, probe) for probe in PROBES]
     return _compare(staging, before, after, str(stored).removeprefix("torch."))
-
-
-def _attach(model: Any, adapter: AdapterReference) -> Any:
-    from peft import PeftModel
-
-    try:
-        return PeftModel.from_pretrained(model, adapter.path).eval()
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            _("The adapter {path} does not fit its base.", path=adapter.path),
-            str(error).strip().splitlines()[0],
-            _("Name the model that it was trained on: --model NAME"),
-        ) from error
 
 
 def _stored_dtype(base: Path, fallback: Any) -> Any:
@@ -250,7 +253,8 @@ def _logits(model: Any, tokenizer: Any, text: str) -> Tensor:
             input_ids=inputs["input_ids"].to(model.device),
             attention_mask=inputs["attention_mask"].to(model.device),
         ).logits
-    return logits[0].float().cpu()
+    rows: Tensor = logits[0].float().cpu()
+    return rows
 
 
 def _compare(path: Path, before: list[Tensor], after: list[Tensor], dtype: str) -> Merged:

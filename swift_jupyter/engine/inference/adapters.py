@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,9 @@ class AdapterReference:
         """Return the base model: as the user named it, else the folder it was loaded from."""
         for candidate in (self.path, self.path.parent):
             args = _read(candidate / "args.json")
-            if args.get("model"):
-                return str(args["model"])
+            model = args.get("requested_model") or args.get("model")
+            if model:
+                return str(model)
         return str(_read(self.path / "adapter_config.json").get("base_model_name_or_path") or "")
 
 
@@ -92,10 +95,95 @@ def _checked(adapter: AdapterReference) -> AdapterReference:
 
 
 def _newest_checkpoint(path: Path) -> Path:
+    """Return the newest checkpoint of a run's folder, or of the newest run below it."""
     if (path / "adapter_config.json").is_file():
         return path
-    found = [entry for entry in path.glob("checkpoint-*") if entry.name[11:].isdigit()]
-    return max(found, key=lambda entry: int(entry.name[11:]), default=path)
+    for folder in [path, *sorted(path.glob("v*-*"), key=_version, reverse=True)]:
+        found = [entry for entry in folder.glob("checkpoint-*") if entry.name[11:].isdigit()]
+        if found:
+            return max(found, key=lambda entry: int(entry.name[11:]))
+    return path
+
+
+def _version(folder: Path) -> int:
+    number = folder.name[1:].partition("-")[0]
+    return int(number) if number.isdigit() else -1
+
+
+def load_adapter(model: Any, adapter: AdapterReference, peft_name: str, model_name: str) -> Any:
+    """Put an adapter beside those that a model has; the base stays as it is.
+
+    Parameters
+    ----------
+    model : PreTrainedModel or PeftModel
+        The base, or what an earlier call returned.
+    adapter : AdapterReference
+        The adapter.
+    peft_name : str
+        How peft calls it.
+    model_name : str
+        How the user calls the model.
+
+    Returns
+    -------
+    PeftModel
+        The model with the adapter, in evaluation mode.
+
+    Raises
+    ------
+    UserError
+        When the adapter does not fit; `model` can be used as before.
+    """
+    from peft import PeftConfig, PeftModel, PeftModelForCausalLM
+    from safetensors import SafetensorError
+
+    wrapped = model if isinstance(model, PeftModel) else None
+    try:
+        with _without_deprecations():
+            if wrapped is None:
+                config = PeftConfig.from_pretrained(str(adapter.path))
+                config.inference_mode = True
+                wrapped = PeftModelForCausalLM(model, config, adapter_name=peft_name)
+            loaded = wrapped.load_adapter(adapter.path, adapter_name=peft_name)
+        _check_complete(loaded)
+    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+        if wrapped is not None and wrapped is not model:
+            wrapped.unload()
+        elif wrapped is not None and peft_name in wrapped.peft_config:
+            wrapped.delete_adapter(peft_name)
+        raise UserError(
+            _("The adapter {name} does not fit {model}.", name=adapter.name, model=model_name),
+            str(error).strip().splitlines()[0],
+            _("It was trained on {base}.", base=adapter.base() or _("another model")),
+        ) from error
+    return wrapped.eval()
+
+
+def _check_complete(loaded: Any) -> None:
+    """Refuse an adapter of which only a part found its place: it would answer nonsense."""
+    if loaded.unexpected_keys:
+        raise ValueError(
+            _(
+                "{count} of its weights have no place, such as {name}",
+                count=len(loaded.unexpected_keys),
+                name=loaded.unexpected_keys[0],
+            )
+        )
+    missing = [name for name in loaded.missing_keys if "lora_" in name]
+    if missing:
+        raise ValueError(
+            _("{count} weights are missing, such as {name}", count=len(missing), name=missing[0])
+        )
+
+
+@contextlib.contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """Keep out of the cell what peft and transformers have to tell each other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        # Missing weights are an error of ours, see `_check_complete`.
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        yield
 
 
 def _default_name(path: Path) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import queue
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swift_jupyter.engine.inference.adapters import AdapterReference
+from swift_jupyter.engine.inference.adapters import AdapterReference, load_adapter
 from swift_jupyter.engine.inference.protocol import (
     Answer,
     GenerationOptions,
@@ -21,6 +23,10 @@ from swift_jupyter.i18n import translate as _
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
+
+
+class _Unwanted(Exception):
+    """Nobody takes the pieces of a stream any more."""
 
 
 class ChatModel:
@@ -43,7 +49,9 @@ class ChatModel:
         self.folder = folder
         self._model = model
         self._tokenizer = tokenizer
-        self._adapters: dict[str, tuple[AdapterReference, float]] = {}
+        self._adapters: dict[str, tuple[AdapterReference, int]] = {}
+        # Which adapter is active is a state of the model, so answers come one by one.
+        self._turn = threading.RLock()
 
     def __repr__(self) -> str:
         return f"<model {self.name} on {self._model.device}, adapters: {self.adapters or 'none'}>"
@@ -61,29 +69,23 @@ class ChatModel:
         UserError
             When it does not fit this model.
         """
-        from peft import PeftModel
-
-        changed = adapter.weights.stat().st_mtime
+        changed = adapter.weights.stat().st_mtime_ns
         if self._adapters.get(adapter.name) == (adapter, changed):
             return
-        try:
-            if not hasattr(self._model, "peft_config"):
-                self._model = PeftModel.from_pretrained(
-                    self._model, adapter.path, adapter_name=_peft_name(adapter.name)
-                )
-            else:
-                if adapter.name in self._adapters:
-                    self._model.delete_adapter(_peft_name(adapter.name))
-                    del self._adapters[adapter.name]
-                self._model.load_adapter(adapter.path, adapter_name=_peft_name(adapter.name))
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                _("The adapter {name} does not fit {model}.", name=adapter.name, model=self.name),
-                str(error).strip().splitlines()[0],
-                _("It was trained on {base}.", base=adapter.base() or _("another model")),
-            ) from error
-        self._model.eval()
+        with self._turn:
+            self._remove_adapter(adapter.name)
+            self._model = load_adapter(
+                self._model, adapter, _peft_name(adapter.name), self.name
+            )
         self._adapters[adapter.name] = (adapter, changed)
+
+    def _remove_adapter(self, name: str) -> None:
+        if name in self._adapters:
+            del self._adapters[name]
+            if self._adapters:
+                self._model.delete_adapter(_peft_name(name))
+            else:
+                self._model = self._model.unload()
 
     def generate(
         self,
@@ -122,24 +124,35 @@ class ChatModel:
         return self.chat(messages, GenerationOptions(**options), adapter, on_text)
 
     def stream(self, prompt: str, **arguments: Any) -> Iterator[str]:
-        """Yield the pieces of an answer as they come; arguments as for `generate`."""
-        import queue
-        import threading
+        """Yield the pieces of an answer as they come; arguments as for `generate`.
 
+        Whoever stops taking pieces stops the answer, too.
+        """
         pieces: queue.Queue[str | BaseException | None] = queue.Queue()
+        unwanted = threading.Event()
+
+        def hand_over(piece: str) -> None:
+            if unwanted.is_set():
+                raise _Unwanted
+            pieces.put(piece)
 
         def work() -> None:
             try:
-                self.generate(prompt, on_text=pieces.put, **arguments)
+                self.generate(prompt, on_text=hand_over, **arguments)
                 pieces.put(None)
             except BaseException as error:
                 pieces.put(error)
 
-        threading.Thread(target=work, daemon=True).start()
-        while (piece := pieces.get()) is not None:
-            if isinstance(piece, BaseException):
-                raise piece
-            yield piece
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            unwanted.set()
+            thread.join()
 
     def chat(
         self,
@@ -154,20 +167,19 @@ class ChatModel:
 
         from swift_jupyter.engine.inference.streaming import PieceStreamer
 
-        inputs = self._encode(messages)
+        inputs = self._encode(messages, options.enable_thinking)
         length = int(inputs["input_ids"].shape[1])
         config = self._generation_config(options, length)
-        if options.seed is not None:
-            set_seed(options.seed)
         streamer = PieceStreamer(self._tokenizer, on_text)
         started = time.perf_counter()
         reason = ""
         try:
-            with torch.inference_mode(), self._only(adapter):
+            with self._turn, torch.inference_mode(), self._only(adapter):
+                if options.seed is not None:
+                    set_seed(options.seed)
                 self._model.generate(**inputs, generation_config=config, streamer=streamer)
         except KeyboardInterrupt:
             reason = "interrupted"
-        streamer.end()
         stopped = bool(streamer.tokens) and streamer.tokens[-1] in _as_list(config.eos_token_id)
         return Answer.of(
             streamer.text,
@@ -178,11 +190,26 @@ class ChatModel:
             messages=messages,
         )
 
-    def _encode(self, messages: Messages) -> dict[str, Any]:
-        if getattr(self._tokenizer, "chat_template", None):
-            encoded = self._tokenizer.apply_chat_template(
-                messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-            )
+    def _encode(self, messages: Messages, enable_thinking: bool) -> dict[str, Any]:
+        import jinja2
+
+        template = getattr(self._tokenizer, "chat_template", None)
+        if template:
+            thinking = {"enable_thinking": enable_thinking} if _can_think(template) else {}
+            try:
+                encoded = self._tokenizer.apply_chat_template(
+                    messages,
+                    add_generation_prompt=True,
+                    return_dict=True,
+                    return_tensors="pt",
+                    **thinking,
+                )
+            except jinja2.TemplateError as error:
+                raise UserError(
+                    _("The chat template of {model} refuses these messages.", model=self.name),
+                    str(error).strip().splitlines()[0] if str(error).strip() else "",
+                    _("Check --system and --history: not every model knows every role."),
+                ) from error
         else:
             # A base model goes on with the text, since it knows no turns.
             text = "\n".join(message["content"] for message in messages)
@@ -193,8 +220,9 @@ class ChatModel:
     def _generation_config(self, options: GenerationOptions, length: int) -> GenerationConfig:
         import copy
 
-        config = copy.deepcopy(self._model.generation_config)
-        limit = getattr(self._model.config, "max_position_embeddings", None)
+        config: GenerationConfig = copy.deepcopy(self._model.generation_config)
+        text_config = self._model.config.get_text_config()
+        limit = getattr(text_config, "max_position_embeddings", None)
         room = limit - length if limit else options.max_new_tokens
         if room <= 0:
             raise UserError(
@@ -214,14 +242,14 @@ class ChatModel:
     @contextlib.contextmanager
     def _only(self, adapter: str) -> Iterator[None]:
         """Let one adapter be active, or none."""
-        if not hasattr(self._model, "peft_config"):
+        if adapter and adapter not in self._adapters:
+            raise UserError(
+                _("There is no adapter '{name}' in memory.", name=adapter),
+                _("There are: {names}", names=", ".join(self._adapters) or _("none")),
+            )
+        if not self._adapters:
             yield
         elif adapter:
-            if adapter not in self._adapters:
-                raise UserError(
-                    _("There is no adapter '{name}' in memory.", name=adapter),
-                    _("There are: {names}", names=", ".join(self._adapters)),
-                )
             self._model.set_adapter(_peft_name(adapter))
             yield
         else:
@@ -242,6 +270,11 @@ def _set_sampling(config: GenerationConfig, options: GenerationOptions) -> None:
     if not config.do_sample:
         # transformers warns about sampling values that greedy decoding does not use.
         config.temperature = config.top_p = config.top_k = None
+
+
+def _can_think(template: object) -> bool:
+    """Tell whether a chat template has the switch of models that may think or not."""
+    return "enable_thinking" in str(template)
 
 
 def _peft_name(name: str) -> str:

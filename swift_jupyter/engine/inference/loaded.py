@@ -8,12 +8,18 @@ from pathlib import Path
 from swift_jupyter.engine.inference.chat_model import ChatModel
 from swift_jupyter.engine.models.options import ModelOptions
 
+_Key = tuple[Path, str | None, str | None]
+
+
+def _key(folder: Path, options: ModelOptions) -> _Key:
+    return folder, options.torch_dtype, options.attn_impl
+
 
 class LoadedModels:
-    """Chat models by folder and data type."""
+    """Chat models by folder and by how they were loaded."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[Path, str | None], ChatModel] = {}
+        self._models: dict[_Key, ChatModel] = {}
 
     @property
     def names(self) -> list[str]:
@@ -22,7 +28,7 @@ class LoadedModels:
 
     def get(self, folder: Path, options: ModelOptions) -> ChatModel | None:
         """Return a model that is already in memory."""
-        return self._models.get((folder, options.torch_dtype))
+        return self._models.get(_key(folder, options))
 
     def load(self, name: str, folder: Path, options: ModelOptions) -> ChatModel:
         """Return the model of a folder, loading it when it is not in memory.
@@ -35,7 +41,7 @@ class LoadedModels:
         model = self.get(folder, options)
         if model is None:
             model = load_chat_model(name, folder, options)
-            self._models[folder, options.torch_dtype] = model
+            self._models[_key(folder, options)] = model
         return model
 
     def unload(self, name: str | None = None) -> list[str]:

@@ -30,6 +30,11 @@ class GenerationOptions:
         None, help="Above 1 it makes repetitions less likely."
     )
     seed: int | None = option(None, help="The seed of sampling, for answers that can be repeated.")
+    enable_thinking: bool = option(
+        False,
+        help="Let models that can think or not think before they answer. Off, since answers "
+        "without thoughts are what most data sets teach.",
+    )
 
 
 class Answer(str):

@@ -11,7 +11,7 @@ from transformers.generation.streamers import BaseStreamer
 _UNFINISHED = "\ufffd"
 
 
-class PieceStreamer(BaseStreamer):  # type: ignore[misc]
+class PieceStreamer(BaseStreamer):
     """Collects the tokens of one answer and hands out its text piece by piece.
 
     Parameters
@@ -20,48 +20,51 @@ class PieceStreamer(BaseStreamer):  # type: ignore[misc]
         Decodes the tokens.
     on_text : callable, optional
         Called with each new piece.
+
+    Notes
+    -----
+    Only a short window is decoded at every token. It begins with tokens whose text was
+    handed out before, since decoders treat the first token apart: they drop its space.
+    A character whose last bytes never come is not handed out.
     """
 
     def __init__(self, tokenizer: Any, on_text: Callable[[str], None] | None) -> None:
         self._tokenizer = tokenizer
         self._on_text = on_text
         self._prompt_seen = False
-        self._start = 0  # where the text not yet handed out begins, in tokens
-        self._shown = ""  # what was handed out of the text from `_start` on
+        self._window = 0  # where the decoded window begins, in tokens
+        self._whole = 0  # up to where its text was handed out whole, in tokens
+        self._shown = 0  # how many characters of the window's text were handed out
         self.tokens: list[int] = []
         self.text = ""
 
     def put(self, value: Any) -> None:
-        """Take the prompt (passed over) or one new token."""
+        """Take the prompt (passed over) or new tokens."""
         if not self._prompt_seen:
             self._prompt_seen = True
             return
         self.tokens.extend(int(token) for token in value.flatten())
-        piece = self._decode()
-        if not piece.endswith(_UNFINISHED):
-            self._hand_out(piece)
+        decoded = self._decode(self._window)
+        complete = decoded.rstrip(_UNFINISHED)
+        piece = complete[self._shown :]
+        if not piece:
+            return
+        self._shown += len(piece)
+        if complete == decoded:
+            self._window, self._whole = self._whole, len(self.tokens)
+            self._shown = len(self._decode(self._window))
+        self.text += piece
+        if self._on_text is not None:
+            self._on_text(piece)
 
     def end(self) -> None:
-        """Hand out what is left; safe to call twice."""
-        self._hand_out(self._decode())
+        """Do nothing: what is complete has been handed out already."""
 
-    def _decode(self) -> str:
+    def _decode(self, start: int) -> str:
         return str(
             self._tokenizer.decode(
-                self.tokens[self._start :],
+                self.tokens[start:],
                 skip_special_tokens=True,
                 clean_up_tokenization_spaces=False,
             )
         )
-
-    def _hand_out(self, decoded: str) -> None:
-        piece = decoded[len(self._shown) :]
-        if not piece:
-            return
-        self._shown = decoded
-        self.text += piece
-        if decoded.endswith("\n"):
-            # A new line starts a new text, so that long answers are not decoded again and again.
-            self._start, self._shown = len(self.tokens), ""
-        if self._on_text is not None:
-            self._on_text(piece)

@@ -98,7 +98,7 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
         raise _explained(folder, error, trust_remote_code) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedModel:
@@ -120,11 +120,13 @@ def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedMo
     """
     from transformers import AutoModelForCausalLM
 
+    model: Any
+    info: dict[str, Any]
     check_model_folder(folder)
     extra = {"attn_implementation": options.attn_impl} if options.attn_impl else {}
     try:
-        with _without_bars():
-            model, info = AutoModelForCausalLM.from_pretrained(
+        with without_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=choose_dtype(options.torch_dtype, device),
                 trust_remote_code=options.trust_remote_code,
@@ -133,9 +135,10 @@ def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedMo
                 output_loading_info=True,
                 **extra,
             )
-    except MemoryError:
-        raise
+        model, info = loaded
     except Exception as error:  # transformers raises many types for a broken folder.
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise
         raise _explained(folder, error, options.trust_remote_code) from error
     missing = sorted(info.get("missing_keys") or [])
     if missing:
@@ -147,7 +150,7 @@ def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedMo
 
 
 @contextlib.contextmanager
-def _without_bars() -> Iterator[None]:
+def without_bars() -> Iterator[None]:
     """Keep transformers' own progress bars out of the cell, which has one already."""
     from transformers.utils import logging
 
@@ -167,5 +170,17 @@ def _explained(folder: Path, error: Exception, trusted: bool) -> UserError:
             _("{folder} needs Python code that comes with the model.", folder=folder),
             _("Code of strangers is not run unless you say so."),
             _("If you trust its author: --trust_remote_code"),
+        )
+    if isinstance(error, ImportError):
+        return UserError(
+            _("The model in {folder} needs a package that is not installed.", folder=folder),
+            text,
+            _("Install it with %pip, then restart the kernel."),
+        )
+    if isinstance(error, ValueError) and "does not recognize this architecture" in str(error):
+        return UserError(
+            _("The model in {folder} is of a kind that transformers does not know.", folder=folder),
+            text,
+            _("A newer transformers may know it; some models bring code: --trust_remote_code"),
         )
     return _broken(folder, text)

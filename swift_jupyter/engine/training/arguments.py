@@ -80,7 +80,6 @@ def training_arguments(
         else None,
         metric_for_best_model="eval_loss" if evaluate else None,
         greater_is_better=False if evaluate else None,
-        save_total_limit=job.save_total_limit,
         bf16=accelerated and dtype == torch.bfloat16,
         fp16=accelerated and dtype == torch.float16,
         seed=job.seed,

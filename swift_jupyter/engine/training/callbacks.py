@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from swift_jupyter.engine.training.trainer import SwiftTrainer
 
 
-class StopCallback(TrainerCallback):  # type: ignore[misc]
+class StopCallback(TrainerCallback):
     """Ends training after the current step, with a checkpoint, when asked to.
 
     Parameters
@@ -40,7 +40,7 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
 
 
-class ClockCheckpoint(TrainerCallback):  # type: ignore[misc]
+class ClockCheckpoint(TrainerCallback):
     """Asks for a checkpoint when the last one is too long ago.
 
     Parameters
@@ -67,7 +67,7 @@ class ClockCheckpoint(TrainerCallback):  # type: ignore[misc]
         self._saved = time.monotonic()
 
 
-class LogCallback(TrainerCallback):  # type: ignore[misc]
+class LogCallback(TrainerCallback):
     """Turns the Trainer's logs into rows with ms-swift's names, and tells the progress.
 
     Parameters
@@ -81,6 +81,7 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]
         self._trainer: SwiftTrainer | None = None
         self._last_time = 0.0
         self._last_step = 0
+        self._last_tokens = 0
 
     def attach(self, trainer: SwiftTrainer) -> None:
         """Say whose meter is read; the Trainer is built after its callbacks."""
@@ -90,7 +91,7 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Start measuring the speed."""
-        self._last_time, self._last_step = time.monotonic(), state.global_step
+        self._start_measuring(time.monotonic(), state)
         self._tell(state)
 
     def on_step_end(
@@ -102,6 +103,12 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]
         if state.global_step >= state.max_steps or control.should_training_stop:
             control.should_log = True  # The curve must reach the last step.
         self._tell(state)
+
+    def _start_measuring(self, now: float, state: TrainerState) -> None:
+        # Apart from the meter, whose sums may come from an earlier worker of the run.
+        assert self._trainer is not None
+        self._last_time, self._last_step = now, state.global_step
+        self._last_tokens = self._trainer.meter.total_tokens
 
     def _tell(self, state: TrainerState) -> None:
         self._reporter.phase(_("Training"), state.global_step, state.max_steps)
@@ -133,7 +140,7 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]
         elapsed = self._trainer.seconds
         logs["loss"] = meter.loss / max(1, meter.steps)
         logs["token_acc"] = meter.correct / max(1, meter.labelled)
-        logs["tokens_per_second"] = meter.tokens / passed
+        logs["tokens_per_second"] = (meter.total_tokens - self._last_tokens) / passed
         logs["elapsed_time"] = _clock(elapsed)
         logs["seconds"] = round(elapsed, 2)
         if steps > 0:
@@ -151,7 +158,7 @@ class LogCallback(TrainerCallback):  # type: ignore[misc]
                 )
             )
         meter.reset()
-        self._last_time, self._last_step = now, state.global_step
+        self._start_measuring(now, state)
 
 
 def memory_gib() -> float:

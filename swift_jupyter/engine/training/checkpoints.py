@@ -1,7 +1,8 @@
 """Checkpoints that are either complete or absent.
 
 A checkpoint is written into a staging folder, flushed to the disk and published by
-one rename, so that a crash or power cut leaves the previous one usable.
+one rename, so that a crash or power cut leaves the previous one usable. One that goes
+loses its name by a rename, too, before its files are removed.
 """
 
 from __future__ import annotations
@@ -37,11 +38,19 @@ def publish(staged: Path, run_folder: Path) -> Path:
     target = run_folder / staged.name
     sync_tree(staged)
     if target.exists():
-        # A resumed run may reach a step again; the older twin steps aside first.
-        shutil.rmtree(target)
+        _retire(target, run_folder)
     staged.rename(target)
     sync_folder(run_folder)
     return target
+
+
+def _retire(checkpoint: Path, run_folder: Path) -> None:
+    """Remove a checkpoint, whose name is free as soon as this begins."""
+    aside = run_folder / STAGING / f"old-{checkpoint.name}"
+    aside.parent.mkdir(exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    checkpoint.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def discard_staging(run_folder: Path) -> None:
@@ -55,21 +64,31 @@ def step_of(checkpoint: Path) -> int:
     return int(match.group(1)) if match else 0
 
 
-def last_checkpoint(run_folder: Path) -> Path | None:
-    """Return the newest published checkpoint that training can go on from."""
+def published(run_folder: Path) -> list[Path]:
+    """Return the published checkpoints that training can go on from, the oldest first."""
     complete = [
         entry
         for entry in run_folder.glob("checkpoint-*")
         if _NAME.fullmatch(entry.name) and (entry / "trainer_state.json").is_file()
     ]
-    return max(complete, key=step_of, default=None)
+    return sorted(complete, key=step_of)
+
+
+def last_checkpoint(run_folder: Path) -> Path | None:
+    """Return the newest published checkpoint that training can go on from."""
+    found = published(run_folder)
+    return found[-1] if found else None
 
 
 def remove_old(run_folder: Path, keep: int | None, best: Path | None) -> None:
-    """Remove all but the newest `keep` checkpoints; the best one always stays."""
+    """Remove all but the newest `keep` checkpoints; the newest and the best always stay."""
     if not keep or keep < 1:
         return
-    found = sorted(run_folder.glob("checkpoint-*"), key=step_of)
-    for checkpoint in found[:-keep]:
-        if _NAME.fullmatch(checkpoint.name) and checkpoint != best:
-            shutil.rmtree(checkpoint, ignore_errors=True)
+    found = published(run_folder)
+    staying = set(found[-keep:])
+    if best in found and best not in staying:
+        # The best takes the place of the oldest, unless that is the only one.
+        staying = {*found[max(len(found) - keep + 1, 0) :], found[-1], best}
+    for checkpoint in found:
+        if checkpoint not in staying:
+            _retire(checkpoint, run_folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 from swift_jupyter.engine.training.options import LoraOptions
 from swift_jupyter.errors import UserError
@@ -27,20 +27,21 @@ def add_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
     if options.target_modules == ["all-linear"]:
         targets = "all-linear"
     try:
-        return get_peft_model(  # type: ignore[no-any-return]
+        model_with_lora: PeftModel = get_peft_model(
             model,
             LoraConfig(
                 task_type="CAUSAL_LM",
                 r=options.lora_rank,
                 lora_alpha=options.lora_alpha,
                 lora_dropout=options.lora_dropout,
-                bias=options.lora_bias,
+                bias=cast(Literal["none", "all"], options.lora_bias),
                 use_rslora=options.use_rslora,
                 use_dora=options.use_dora,
                 target_modules=targets,
                 modules_to_save=options.modules_to_save or None,
             ),
         )
+        return model_with_lora
     except ValueError as error:
         raise UserError(
             _("LoRA cannot be applied with these options."),

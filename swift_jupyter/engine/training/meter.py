@@ -25,10 +25,8 @@ class Meter:
         How many steps `loss` sums up.
     labelled, correct : int
         Labelled tokens, and those predicted right.
-    tokens : int
-        Tokens seen since the last log, padding apart.
     total_tokens : int
-        Tokens of the whole run.
+        Tokens of the whole run, padding apart.
     seconds : float
         Training time of earlier workers of the same run.
     """
@@ -37,13 +35,12 @@ class Meter:
     steps: int = 0
     labelled: int = 0
     correct: int = 0
-    tokens: int = 0
     total_tokens: int = 0
     seconds: float = 0.0
 
     def reset(self) -> None:
         """Start the next log."""
-        self.loss, self.steps, self.labelled, self.correct, self.tokens = 0.0, 0, 0, 0, 0
+        self.loss, self.steps, self.labelled, self.correct = 0.0, 0, 0, 0
 
     def save(self, folder: Path, seconds: float) -> None:
         """Write the sums into a checkpoint; `seconds` is the run's time so far."""
@@ -55,4 +52,6 @@ class Meter:
         """Read the sums of a checkpoint; a checkpoint of another tool has none."""
         if folder is None or not (folder / FILE_NAME).is_file():
             return cls()
-        return cls(**json.loads((folder / FILE_NAME).read_text(encoding="utf-8")))
+        stored = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        known = [f.name for f in dataclasses.fields(cls)]
+        return cls(**{name: stored[name] for name in known if name in stored})

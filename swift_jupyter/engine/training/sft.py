@@ -22,6 +22,7 @@ from swift_jupyter.settings import Settings
 if TYPE_CHECKING:
     from swift_jupyter.engine.data.pipeline import PreparedData
     from swift_jupyter.engine.training.trainer import SwiftTrainer
+    from swift_jupyter.hub.progress import PullProgress
 
 ARGS_FILE = "args.json"
 METRICS_FILE = "logging.jsonl"
@@ -123,16 +124,17 @@ class _Training:
 
     def _pull_model(self) -> Path:
         from swift_jupyter.engine.models.catalogue import resolve
-        from swift_jupyter.hub.progress import PullProgress
         from swift_jupyter.hub.pull import pull
-
-        def report(progress: PullProgress) -> None:
-            text = _("Getting {name} from {source}", name=self.job.model, source=progress.source)
-            self.reporter.phase(text, progress.done_bytes, progress.total_bytes)
 
         self._stage(_("Looking for the model"))
         reference = resolve(self.job.model, self.job.model_revision)
-        return pull(reference, self.settings, report=report).path
+        return pull(reference, self.settings, report=self._report_pull).path
+
+    def _report_pull(self, progress: PullProgress) -> None:
+        if self.reporter.should_stop():
+            raise _Stopped
+        text = _("Getting {name} from {source}", name=progress.repo_id, source=progress.source)
+        self.reporter.phase(text, progress.done_bytes, progress.total_bytes)
 
     def _set_threads(self) -> None:
         import torch
@@ -159,6 +161,7 @@ class _Training:
             progress=lambda done, total: self.reporter.phase(_("Reading the data"), done, total),
             should_stop=self.reporter.should_stop,
             settings=self.settings,
+            report=self._report_pull,
         )
         for notice in data.notices:
             self.reporter.notice(notice)
@@ -203,6 +206,7 @@ class _Training:
             getattr(text_config, "hidden_size", None)
         )
         self._write_args(
+            Path(model.name_or_path),
             learning_rate=rate,
             per_device_train_batch_size=plan.batch_size,
             gradient_accumulation_steps=plan.accumulation,
@@ -230,22 +234,31 @@ class _Training:
             shuffle=self.job.train_dataloader_shuffle,
             meter=Meter.load(self.resume_from),
             reporter=self.reporter,
-            finish_checkpoint=lambda staged: shutil.copy(self.folder / ARGS_FILE, staged),
+            finish_checkpoint=self._add_args,
+            keep_checkpoints=self.job.save_total_limit,
         )
         log.attach(trainer)
         return trainer, stop
 
-    def _write_args(self, **chosen: Any) -> None:
+    def _write_args(self, model_folder: Path, **chosen: Any) -> None:
         """Write `args.json`, by which `infer` and `merge` know what was trained.
 
         What the user left open is there as it was `chosen`.
         """
         values = {**dataclasses.asdict(self.job), **chosen, "output_dir": str(self.folder)}
+        # ms-swift takes `model` for a hub's id or a folder, and knows no other names.
+        values["requested_model"] = self.job.model
+        if "/" not in self.job.model:
+            values["model"] = str(model_folder)
         write_json_atomically(self.folder / ARGS_FILE, values)
+
+    def _add_args(self, staged: Path) -> None:
+        shutil.copy(self.folder / ARGS_FILE, staged)
 
     def _check_disk(self, trainer: SwiftTrainer) -> None:
         """See ahead that a checkpoint fits: weights, and two moments per weight."""
-        trainable = sum(p.numel() * 4 for p in trainer.model.parameters() if p.requires_grad)
+        model: Any = trainer.model
+        trainable = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
         needed = 3 * trainable + 32 * 2**20
         free = shutil.disk_usage(self.folder).free
         if free < needed:
@@ -263,7 +276,8 @@ class _Training:
         state = trainer.state
         losses = [row["loss"] for row in read_rows(self.folder / METRICS_FILE) if "loss" in row]
         last = checkpoints.last_checkpoint(self.folder)
-        trainable, total = trainer.model.get_nb_trainable_parameters()
+        model: Any = trainer.model
+        trainable, total = model.get_nb_trainable_parameters()
         return {
             "stopped": stopped,
             "global_step": state.global_step,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import math
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -10,12 +13,14 @@ from typing import Any
 
 import torch
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 
 from swift_jupyter.engine.reporting import Reporter
 from swift_jupyter.engine.training import checkpoints
 from swift_jupyter.engine.training.batching import StepSampler
 from swift_jupyter.engine.training.loss import accepts_positions, label_loss
 from swift_jupyter.engine.training.meter import Meter
+from swift_jupyter.files import is_disk_full
 
 
 class SwiftTrainer(Trainer):
@@ -35,6 +40,9 @@ class SwiftTrainer(Trainer):
         Where logs and checkpoints are reported.
     finish_checkpoint : callable
         Called with a staged checkpoint before it is published, to add files.
+    keep_checkpoints : int, optional
+        How many checkpoints stay. The Trainer's own limit stays unset, since it would
+        remove files under a published name, and at the end the newest checkpoint.
     """
 
     def __init__(
@@ -45,6 +53,7 @@ class SwiftTrainer(Trainer):
         meter: Meter,
         reporter: Reporter,
         finish_checkpoint: Callable[[Path], None],
+        keep_checkpoints: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -55,13 +64,17 @@ class SwiftTrainer(Trainer):
         self._shuffle = shuffle
         self._reporter = reporter
         self._finish_checkpoint = finish_checkpoint
+        self._keep_checkpoints = keep_checkpoints
         self._staging: Path | None = None
         self._started = time.monotonic()
         self._sparse = accepts_positions(self._inner_model())
 
     def _inner_model(self) -> torch.nn.Module:
-        model = self.accelerator.unwrap_model(self.model)
-        return model.get_base_model() if hasattr(model, "get_base_model") else model
+        model: Any = self.accelerator.unwrap_model(self.model)
+        inner: torch.nn.Module = (
+            model.get_base_model() if hasattr(model, "get_base_model") else model
+        )
+        return inner
 
     @property
     def seconds(self) -> float:
@@ -89,7 +102,6 @@ class SwiftTrainer(Trainer):
             self.meter.loss += float(loss.detach())
             self.meter.labelled += int(parts.tokens)
             self.meter.correct += int(parts.correct)
-            self.meter.tokens += attended
             self.meter.total_tokens += attended
         return (loss, {"tokens": parts.tokens}) if return_outputs else loss
 
@@ -101,15 +113,17 @@ class SwiftTrainer(Trainer):
     ) -> dict[str, float]:
         """Return the loss and accuracy per labelled token over the evaluation rows."""
         started = time.monotonic()
-        self.model.eval()
+        model = self.model
+        assert model is not None
+        model.eval()
         total = labelled = correct = 0.0
         with torch.inference_mode():
             for batch in self.get_eval_dataloader(eval_dataset):
-                parts = label_loss(self.model, dict(self._prepare_inputs(batch)), self._sparse)
+                parts = label_loss(model, dict(self._prepare_inputs(batch)), self._sparse)
                 total += float(parts.total)
                 labelled += int(parts.tokens)
                 correct += int(parts.correct)
-        self.model.train()
+        model.train()
         metrics = {
             f"{metric_key_prefix}_loss": total / max(1, labelled),
             f"{metric_key_prefix}_token_acc": correct / max(1, labelled),
@@ -125,24 +139,40 @@ class SwiftTrainer(Trainer):
         return str(self._staging or super()._get_output_dir(trial))
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        run_folder = Path(self.args.output_dir)
+        run_folder = Path(str(self.args.output_dir))
         self._staging = checkpoints.staging_folder(run_folder)
         try:
-            self.state.best_model_checkpoint = self._best_checkpoint(run_folder)
             super()._save_checkpoint(model, trial)
             staged = self._staging / f"checkpoint-{self.state.global_step}"
+            best = self._best_checkpoint(run_folder)
+            # The Trainer has noted the staging folder, or none.
+            self.state.best_model_checkpoint = str(best) if best else None
+            self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
             self.meter.save(staged, self.seconds)
             self._finish_checkpoint(staged)
             published = checkpoints.publish(staged, run_folder)
+            checkpoints.remove_old(run_folder, self._keep_checkpoints, best)
+        except Exception as error:
+            if is_disk_full(error, run_folder):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
         finally:
             shutil.rmtree(self._staging, ignore_errors=True)
             self._staging = None
-        best = self.state.best_model_checkpoint
-        checkpoints.remove_old(
-            run_folder, self.args.save_total_limit, Path(best) if best else None
-        )
         self._reporter.checkpoint(published, self.state.global_step)
 
-    def _best_checkpoint(self, run_folder: Path) -> str | None:
-        step = self.state.best_global_step
-        return str(run_folder / f"checkpoint-{step}") if step else None
+    def _best_checkpoint(self, run_folder: Path) -> Path | None:
+        """Return which checkpoint, the one in the making included, has the least loss.
+
+        Checkpoints at whose step nothing was evaluated do not count.
+        """
+        names = {checkpoints.step_of(path) for path in checkpoints.published(run_folder)}
+        names.add(self.state.global_step)
+        losses = {
+            row["step"]: row["eval_loss"]
+            for row in self.state.log_history
+            if row.get("step") in names and math.isfinite(row.get("eval_loss", math.nan))
+        }
+        if not losses:
+            return None
+        return run_folder / f"checkpoint-{min(losses, key=lambda step: losses[step])}"

@@ -45,9 +45,7 @@ class Settings:
         "The hub that is asked first; the other one is the fall-back.",
         ("modelscope", "huggingface"),
     )
-    cache_dir: str = _setting(
-        lambda: _path("cache"), "The folder for converted local packages."
-    )
+    cache_dir: str = _setting(lambda: _path("cache"), "The folder for converted local packages.")
     state_dir: str = _setting(lambda: _path("state"), "The folder that lists the runs.")
     output_root: str = _setting("output", "The folder in which runs are created.")
     display: str = _setting(
@@ -103,9 +101,7 @@ def parse_setting(name: str, value: Any) -> Any:
     if spec.type == "bool":
         text = str(value).strip().lower()
         if text not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
-            raise UserError(
-                _("{name} is true or false, not '{value}'.", name=name, value=value)
-            )
+            raise UserError(_("{name} is true or false, not '{value}'.", name=name, value=value))
         return text in ("true", "1", "yes", "on")
     text = str(value)
     choices = spec.metadata["choices"]

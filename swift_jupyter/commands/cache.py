@@ -49,9 +49,7 @@ def run(options: CacheOptions, context: Context) -> Result:
     return _remove(options, listing.entries, context.settings)
 
 
-def _remove(
-    options: CacheOptions, entries: tuple[CachedRepo, ...], settings: Settings
-) -> Table:
+def _remove(options: CacheOptions, entries: tuple[CachedRepo, ...], settings: Settings) -> Table:
     if not options.names:
         raise UserError(
             _("cache rm needs a name."),

@@ -17,7 +17,9 @@ class ConfigOptions:
     """The options of ``config``."""
 
     action: str = option(
-        "show", help="Show all, or store or forget one.", choices=("show", "set", "unset"),
+        "show",
+        help="Show all, or store or forget one.",
+        choices=("show", "set", "unset"),
         positional=True,
     )
     name: str = option("", help="The name of a setting.", completer="setting", positional=True)

@@ -54,9 +54,7 @@ def run(options: DoctorOptions, context: Context) -> Table:
         checks.extend(_hubs(options.timeout))
     rows = [vars(check) for check in checks]
     bad = [check for check in checks if check.state != _("good")]
-    note = (
-        _("{count} things want attention.", count=len(bad)) if bad else _("Everything is there.")
-    )
+    note = _("{count} things want attention.", count=len(bad)) if bad else _("Everything is there.")
     return Table(("name", "state", "found", "remedy"), rows, note=note)
 
 
@@ -158,6 +156,7 @@ def _hub(name: str, url: str, timeout: float) -> _Check:
         with socket.create_connection((parts.hostname or "", port), timeout=timeout):
             return _Check(name, _("good"), parts.netloc)
     except OSError as error:
-        remedy = _("Work offline with what is cached, or name a mirror: MODELSCOPE_ENDPOINT, "
-                   "HF_ENDPOINT")
+        remedy = _(
+            "Work offline with what is cached, or name a mirror: MODELSCOPE_ENDPOINT, HF_ENDPOINT"
+        )
         return _Check(name, _("not reachable"), f"{parts.netloc}: {error}", remedy)

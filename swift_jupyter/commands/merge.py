@@ -39,9 +39,7 @@ class MergeOptions:
         help="The data type of the stored weights; by default the base's own.",
         choices=("float32", "bfloat16", "float16"),
     )
-    overwrite: bool = option(
-        False, help="Replace an older merge.", aliases=("exist_ok",)
-    )
+    overwrite: bool = option(False, help="Replace an older merge.", aliases=("exist_ok",))
     trust_remote_code: bool = option(False, help="Run Python code that comes with the model.")
 
 

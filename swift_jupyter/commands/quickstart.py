@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
 
 _NOTEBOOK = "01_quickstart.ipynb"
+_EXECUTED = "01_quickstart-executed.ipynb"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +49,11 @@ def run(options: QuickstartOptions, context: Context) -> Facts:
         raise UserError(
             _("The folder {path} cannot be made.", path=folder), error.strerror or str(error)
         ) from None
-    notebook = folder / _NOTEBOOK
-    if not notebook.exists() or options.run:
-        shutil.copyfile(notebook_source(), notebook)
     if options.run:
-        return _run_headless(notebook, options.timeout, context)
+        return _run_headless(folder / _EXECUTED, options.timeout, context)
+    notebook = folder / _NOTEBOOK
+    if not notebook.exists():  # Else it may hold the user's own changes.
+        shutil.copyfile(notebook_source(), notebook)
     return _open(notebook)
 
 
@@ -75,17 +77,21 @@ def _open(notebook: Path) -> Facts:
             _("JupyterLab is not installed."),
             next_step='pip install "swift_jupyter[lab]"',
         )
-    code = subprocess.call([sys.executable, "-m", "jupyterlab", str(notebook)])
+    facts = Facts(_("The notebook"), {_("file"): str(notebook)}, {"notebook": notebook})
+    if "ipykernel" in sys.modules:
+        return facts  # JupyterLab is open already; a second one would block this cell.
+    root = ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    code = subprocess.call([sys.executable, "-m", "jupyterlab", *root, str(notebook)])
     if code:
         raise UserError(_("JupyterLab ended with code {code}.", code=code))
-    return Facts(_("The notebook"), {_("file"): str(notebook)}, {"notebook": notebook})
+    return facts
 
 
 def _run_headless(notebook: Path, timeout: int, context: Context) -> Facts:
     import nbformat
     from nbclient.exceptions import CellExecutionError
 
-    document = nbformat.read(notebook, as_version=4)
+    document = nbformat.read(notebook_source(), as_version=4)
     client = _client(document, notebook, timeout, context)
     started = time.monotonic()
     try:

@@ -24,9 +24,7 @@ _SHOWN = 20
 class RunsOptions:
     """The options of ``runs``."""
 
-    action: str = option(
-        "list", help="What to do.", choices=_ACTIONS, positional=True
-    )
+    action: str = option("list", help="What to do.", choices=_ACTIONS, positional=True)
     run: str = option(
         "",
         help="The id of a run, the beginning of it, or its folder; by default the newest.",

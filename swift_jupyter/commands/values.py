@@ -69,9 +69,7 @@ def convert_text(spec: OptionSpec, text: str, where: str) -> Any:
     if spec.kind == "flag":
         if text.lower() in TRUE + FALSE:
             return text.lower() in TRUE
-        raise OptionError(
-            _("{where} is true or false, not '{value}'.", where=where, value=text)
-        )
+        raise OptionError(_("{where} is true or false, not '{value}'.", where=where, value=text))
     number = _integer(text) if spec.kind == "integer" else _number(text)
     if number is None:
         raise OptionError(

@@ -79,9 +79,7 @@ def parse_yaml_body(
     return values
 
 
-def _value(
-    spec: OptionSpec, node: yaml.Node, where: str, resolve: Callable[[str], Token]
-) -> Any:
+def _value(spec: OptionSpec, node: yaml.Node, where: str, resolve: Callable[[str], Token]) -> Any:
     if isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:null":
         return None
     if spec.kind == "mapping" and isinstance(node, yaml.MappingNode):

@@ -130,9 +130,7 @@ class NotebookText:
     def _draw(self, note: str) -> None:
         self._pending = False
         title = f"<div><strong>{html.escape(self._title)}</strong></div>" if self._title else ""
-        small = (
-            f'<div style="opacity:.6;font-size:85%">{html.escape(note)}</div>' if note else ""
-        )
+        small = f'<div style="opacity:.6;font-size:85%">{html.escape(note)}</div>' if note else ""
         body = f'<div style="white-space:pre-wrap">{html.escape(self._text)}</div>'
         plain = f"[{self._title}]\n{self._text}" if self._title else self._text
         self._output.update({"text/plain": plain, "text/html": f"{title}{body}{small}"})

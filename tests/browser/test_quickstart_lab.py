@@ -53,7 +53,7 @@ def test_first_cells_chart_and_stop(quickstart: Any) -> None:
     assert "running" in status.inner_text()
     quickstart.screenshot("quickstart-training")
 
-    # When the kernel is interrupted, then the run saves a checkpoint and the cell says how to go on.
+    # When the kernel is interrupted, then a checkpoint is saved and the cell says how to go on.
     quickstart.execute("notebook:interrupt-kernel")
     error = quickstart.output(sft).filter(has_text="runs resume")
     error.first.wait_for(timeout=TRAINING_SECONDS)

@@ -150,9 +150,7 @@ def left_nothing(lab: Lab) -> None:
         ("silent.jsonl", [{"messages": [{"role": "user", "content": "Hello?"}]}], "assistant"),
     ],
 )
-def test_dataset_without_a_usable_row(
-    lab: Lab, name: str, rows: list[Any], expected: str
-) -> None:
+def test_dataset_without_a_usable_row(lab: Lab, name: str, rows: list[Any], expected: str) -> None:
     error = lab.refused(dataset=[lab.write(name, *rows)])
     assert expected in str(error)
     left_nothing(lab)

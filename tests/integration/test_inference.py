@@ -282,9 +282,7 @@ def test_interrupted_command_fails_but_keeps_its_result(folder: Path, tmp_path: 
 
     # Given a user who interrupts an answer of the command
     context = Context(Settings(state_dir=str(tmp_path)), ImpatientFrontend())
-    options = InferOptions(
-        prompt=QUESTION, model=str(folder / "model"), temperature=1.0, seed=3
-    )
+    options = InferOptions(prompt=QUESTION, model=str(folder / "model"), temperature=1.0, seed=3)
     # Then the cell fails in a few lines, and the text so far is its result
     with pytest.raises(Interrupted) as error:
         infer(options, context)
@@ -446,9 +444,7 @@ def test_cut_answer_ends_before_the_unfinished_character(
 ) -> None:
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     cut = data.draw(st.integers(0, len(tokens)))
-    whole = tokenizer.decode(
-        tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )
+    whole = tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     streamer, _pieces = streamed(tokenizer, tokens[:cut])
     assert whole.startswith(streamer.text)
     assert "\ufffd" not in streamer.text

@@ -197,9 +197,7 @@ def test_disk_that_fills_up_meanwhile_leaves_nothing(
     assert entries(small_disk) == {"filler"}
 
 
-def test_read_only_folder_is_one_clear_error(
-    adapter: Path, base: Path, small_disk: Path
-) -> None:
+def test_read_only_folder_is_one_clear_error(adapter: Path, base: Path, small_disk: Path) -> None:
     (small_disk / "there").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with pytest.raises(UserError, match="cannot be written") as error:
@@ -208,9 +206,7 @@ def test_read_only_folder_is_one_clear_error(
     assert entries(small_disk) == {"there"}
 
 
-def test_folder_below_a_file_is_one_clear_error(
-    adapter: Path, base: Path, tmp_path: Path
-) -> None:
+def test_folder_below_a_file_is_one_clear_error(adapter: Path, base: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         merged(adapter, base, tmp_path / "file" / "merged")

@@ -37,7 +37,9 @@ def executed(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> dict
         timeout=590,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    notebook = json.loads((folder / "here" / "01_quickstart.ipynb").read_text(encoding="utf-8"))
+    notebook = json.loads(
+        (folder / "here" / "01_quickstart-executed.ipynb").read_text(encoding="utf-8")
+    )
     return {"folder": folder, "stdout": done.stdout, "notebook": notebook}
 
 
@@ -62,7 +64,7 @@ def test_it_reports_every_cell_and_where_the_results_are(executed: dict[str, Any
     code = [cell for cell in executed["notebook"]["cells"] if cell["cell_type"] == "code"]
     lines = executed["stdout"].splitlines()
     assert sum(line.startswith("cell ") for line in lines) == len(code)
-    page = executed["folder"] / "here" / "01_quickstart.html"
+    page = executed["folder"] / "here" / "01_quickstart-executed.html"
     assert str(page) in executed["stdout"]
     assert "data:image/png" in page.read_text(encoding="utf-8")
 

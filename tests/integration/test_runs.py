@@ -209,9 +209,7 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(
         assert loss == pytest.approx(sum(between) / len(between), abs=1e-3), step
         previous = step
     assert previous == STEPS
-    assert losses(found, "eval_loss") == pytest.approx(
-        losses(undisturbed, "eval_loss"), abs=1e-3
-    )
+    assert losses(found, "eval_loss") == pytest.approx(losses(undisturbed, "eval_loss"), abs=1e-3)
     # And so are its weights
     assert_same_weights(found.checkpoint, undisturbed.checkpoint)
     # And the tokens and the speed are those of the whole run

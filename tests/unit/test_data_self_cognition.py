@@ -37,10 +37,18 @@ def test_answers_are_short_and_in_their_language() -> None:
     for row in ROWS:
         bare = row["response"].replace("{{NAME}}", "").replace("{{AUTHOR}}", "")
         assert bool(re.search(r"[\u4e00-\u9fff]", bare)) == (row["tag"] == "zh"), row
-        assert "{{NAME}}" in row["response"] or "{{AUTHOR}}" in row["response"]
         size = len(bare) if row["tag"] == "zh" else len(row["response"].split())
         assert size <= (40 if row["tag"] == "zh" else 25), row
         assert not re.search(r"\{(?!\{)|(?<!\})\}(?!\})", bare), row
+
+
+def test_most_rows_are_about_the_model_and_a_few_are_not() -> None:
+    about = [row for row in ROWS if "{{" in row["response"]]
+    others = [row for row in ROWS if "{{" not in row["response"]]
+    assert all("{{NAME}}" in row["response"] for row in about)
+    # Without ordinary questions the model learns to answer everything with its name.
+    assert len(about) >= 140 and 10 <= len(others) <= len(about) / 5
+    assert {row["tag"] for row in others} == {"zh", "en"}
 
 
 def test_who_are_you_is_answered_with_the_name_up_front() -> None:

@@ -166,9 +166,7 @@ class FollowedJournal(RuleBasedStateMachine):
             self._folder.cleanup()
 
 
-FollowedJournal.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None
-)
+FollowedJournal.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 TestFollowedJournal = FollowedJournal.TestCase
 
 

@@ -187,8 +187,17 @@ def test_record_survives_a_round_trip(folder: RunFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "{", "[]", "null", "{}", '{"id": 1, "command": "sft", "state": "odd"}',
-                '{"id": "a", "command": "sft", "worker": {"pid": "x"}}', "\udcff"]
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{}",
+        '{"id": 1, "command": "sft", "state": "odd"}',
+        '{"id": "a", "command": "sft", "worker": {"pid": "x"}}',
+        "\udcff",
+    ],
 )
 def test_broken_record_is_one_clear_error_and_leaves_the_list(
     folder: RunFolder, tmp_path: Path, content: str

@@ -74,9 +74,7 @@ class ChatModel:
             return
         with self._turn:
             self._remove_adapter(adapter.name)
-            self._model = load_adapter(
-                self._model, adapter, _peft_name(adapter.name), self.name
-            )
+            self._model = load_adapter(self._model, adapter, _peft_name(adapter.name), self.name)
         self._adapters[adapter.name] = (adapter, changed)
 
     def _remove_adapter(self, name: str) -> None:

@@ -136,9 +136,9 @@ def _message(value: Any) -> dict[str, str]:
     if not good:
         raise UserError(
             _("The history is not made of messages."),
-            _('A message is {{"role": "user", "content": "…"}}.').replace("{{", "{").replace(
-                "}}", "}"
-            ),
+            _('A message is {{"role": "user", "content": "…"}}.')
+            .replace("{{", "{")
+            .replace("}}", "}"),
             _("Give a list of them, or an earlier answer: --history $answer"),
         )
     return {"role": value["role"], "content": value["content"]}

@@ -87,6 +87,4 @@ class TrainingOptions:
     )
     seed: int = option(42, help="The seed of weights, dropout and, unless set apart, data.")
     train_dataloader_shuffle: bool = option(True, help="Mix the rows anew in every epoch.")
-    num_threads: int | None = option(
-        None, help="CPU threads of the worker; by default all cores."
-    )
+    num_threads: int | None = option(None, help="CPU threads of the worker; by default all cores.")

@@ -76,9 +76,7 @@ def train(
 class _Training:
     """The stages of one fine-tuning, in the order in which `run` calls them."""
 
-    def __init__(
-        self, job: SftJob, folder: Path, settings: Settings, reporter: Reporter
-    ) -> None:
+    def __init__(self, job: SftJob, folder: Path, settings: Settings, reporter: Reporter) -> None:
         self.job = job
         self.folder = folder
         self.settings = settings

@@ -22,7 +22,7 @@ from swift_jupyter.options import option_specs
 from swift_jupyter.settings import load_settings
 
 if TYPE_CHECKING:
-    from swift_jupyter.engine.inference.chat_model import ChatModel
+    from swift_jupyter.engine.inference.handle import ModelHandle
 
 
 @functools.cache
@@ -134,7 +134,7 @@ class InferFunction(CommandFunction):
 
     def load_model(
         self, model: str, *, adapters: Any = (), torch_dtype: str | None = None
-    ) -> ChatModel:
+    ) -> ModelHandle:
         """Load a model into memory, pulling it when it is not on this machine.
 
         Parameters
@@ -142,17 +142,19 @@ class InferFunction(CommandFunction):
         model : str
             A model id, short name or folder.
         adapters : sequence
-            Runs, folders or ``name=folder``; choose one in ``generate(…, adapter=name)``.
+            Runs, folders or ``name=folder``. The first answers unless another is named:
+            ``generate(…, adapter=name)``.
         torch_dtype : str, optional
             ``float32``, ``bfloat16`` or ``float16``.
 
         Returns
         -------
-        ChatModel
+        ModelHandle
             With ``generate``, ``stream`` and ``chat``.
         """
         from swift_jupyter.commands.infer import locate
         from swift_jupyter.commands.pulling import pull_with_progress
+        from swift_jupyter.engine.inference.handle import ModelHandle
         from swift_jupyter.engine.models.catalogue import resolve
         from swift_jupyter.engine.models.options import ModelOptions
 
@@ -161,9 +163,11 @@ class InferFunction(CommandFunction):
         loaded = context.models.load(
             model, Path(snapshot.path), ModelOptions(model=model, torch_dtype=torch_dtype)
         )
-        for adapter in adapters if isinstance(adapters, (list, tuple)) else [adapters]:
-            loaded.add_adapter(locate(adapter, context))
-        return loaded
+        values = adapters if isinstance(adapters, (list, tuple)) else [adapters]
+        located = [locate(adapter, context) for adapter in values]
+        for adapter in located:
+            loaded.add_adapter(adapter)
+        return ModelHandle(loaded, located[0].name if located else "")
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {

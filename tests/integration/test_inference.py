@@ -458,3 +458,21 @@ def test_special_tokens_inside_an_answer_cost_no_space(tokenizer: Any) -> None:
         tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
     )
     assert streamed(tokenizer, tokens)[0].text == expected
+
+
+def test_load_model_answers_with_the_adapter_it_was_given(folder: Path, model: Any) -> None:
+    # Given a handle for the base and one for an adapter, of the same model
+    from swift_jupyter import infer as function
+
+    base = function.load_model(str(folder / "model"))
+    tuned = function.load_model(str(folder / "model"), adapters=[f"mine={folder / 'one'}"])
+    # Then each answers with its own, whatever the other was given
+    asked = sampled()
+    model.add_adapter(locate_adapter(f"mine={folder / 'one'}"))
+    assert base.generate(QUESTION, **asked) == model.generate(QUESTION, **asked)
+    expected = model.generate(QUESTION, adapter="mine", **asked)
+    assert tuned.generate(QUESTION, **asked) == expected
+    assert tuned.generate(QUESTION, adapter="", **asked) == base.generate(QUESTION, **asked)
+    assert "".join(tuned.stream(QUESTION, **asked)) == expected
+    assert tuned.chat([{"role": "user", "content": QUESTION}], **asked) == expected
+    assert tuned.adapters == ["mine"] and base.adapter == ""

@@ -139,11 +139,34 @@ def _client(document: Any, notebook: Path, timeout: int, context: Context) -> An
     return NotebookClient(
         document,
         timeout=timeout,
-        kernel_name="python3",
+        kernel_manager_class=_this_python(),
         resources={"metadata": {"path": str(notebook.parent)}},
         on_cell_execute=start,
         on_cell_executed=end,
     )
+
+
+def _this_python() -> type:
+    """Return a kernel manager that starts the Python that runs here.
+
+    A kernel named python3 may be registered for another environment, in which this
+    package is not installed.
+    """
+    from ipykernel.kernelspec import make_ipkernel_cmd
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import default
+
+    class OnlyThisPython(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+            return KernelSpec(argv=make_ipkernel_cmd(), display_name="Python 3", language="python")
+
+    class ThisKernel(AsyncKernelManager):
+        @default("kernel_spec_manager")
+        def _only_this_python(self) -> KernelSpecManager:
+            return OnlyThisPython(parent=self)
+
+    return ThisKernel
 
 
 def _write_html(document: Any, notebook: Path) -> Path:

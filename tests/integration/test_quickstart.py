@@ -20,11 +20,16 @@ PACKAGE_PARENT = Path(__file__).parents[2]
 def executed(tmp_path_factory: pytest.TempPathFactory, demo_cache: Path) -> dict[str, Any]:
     """When `swift-jupyter quickstart --run` has run in an empty folder."""
     folder = tmp_path_factory.mktemp("quickstart")
+    # Given a kernel called python3 that belongs to another environment.
+    foreign = folder / "jupyter" / "kernels" / "python3" / "kernel.json"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text('{"argv": ["no-such-python"], "display_name": "x", "language": "python"}')
     environment = {
         **os.environ,
         "SWIFT_JUPYTER_CACHE_DIR": str(demo_cache),
         "SWIFT_JUPYTER_STATE_DIR": str(folder / "state"),
         "IPYTHONDIR": str(folder / "ipython"),
+        "JUPYTER_PATH": str(folder / "jupyter"),
         "PYTHONPATH": os.pathsep.join([str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]),
         "LANG": "C.UTF-8",
     }

@@ -41,7 +41,7 @@ def test_first_cells_chart_and_stop(quickstart: Any) -> None:
     assert "smollm2-demo" in quickstart.output(download).first.inner_text()
     quickstart.run_cell(infer)
     quickstart.wait_idle(120)
-    assert "tokens/s" in quickstart.output(infer).first.inner_text()
+    quickstart.output(infer).filter(has_text="tokens/s").first.wait_for()
 
     # When the fine-tuning runs, then its chart appears in the cell while it is at work.
     quickstart.run_cell(sft)
@@ -49,7 +49,7 @@ def test_first_cells_chart_and_stop(quickstart: Any) -> None:
     chart.first.wait_for(timeout=TRAINING_SECONDS)
     width, height = chart.first.evaluate("image => [image.naturalWidth, image.naturalHeight]")
     assert (width, height) == (800, 320)
-    status = quickstart.output(sft).locator("[role=status]").first
+    status = quickstart.output(sft).locator("[role=status]").filter(has_text="sft-").first
     assert "running" in status.inner_text()
     quickstart.screenshot("quickstart-training")
 

@@ -30,7 +30,7 @@ export function aRun(fields: Partial<IRunEntry> = {}): IRunEntry {
     step: 30,
     max_steps: 120,
     loss: 1.23456,
-    output_dir: '/work/output/v0-20260101-120000',
+    output_dir: '/home/ada/output/v0-20260101-120000',
     ...fields
   };
 }

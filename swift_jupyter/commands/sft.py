@@ -160,13 +160,6 @@ def write_datasets(folder: Path, values: dict[str, Any]) -> dict[str, Any]:
                 path.parent.mkdir(exist_ok=True)
                 spool(dataset, path)
                 dataset = str(path)
-            named.append(_absolute(dataset))
+            named.append(dataset)
         values[key] = named
-    values["model"] = _absolute(values["model"])
     return values
-
-
-def _absolute(name: str) -> str:
-    """Make an existing path absolute: the worker may be resumed from another folder."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if path.exists() and ("/" in name or path.is_file()) else name

@@ -77,10 +77,11 @@ def launch(
             options=options,
             settings=dataclasses.asdict(settings),
             created=time.time(),
+            cwd=str(Path.cwd()),
         )
         folder.write(record)
         index.add(record.id, folder)
-        _start_worker(folder)
+        _start_worker(folder, record.cwd)
     except OSError as error:
         discard_run_folder(folder)
         raise UserError(
@@ -115,7 +116,7 @@ def resume(run: Run, settings: Settings) -> Run:
             _check_resumable(run)
             _requeue(run)
         RunIndex(settings).add(run.id, run.folder)
-        _start_worker(run.folder)
+        _start_worker(run.folder, run.record().cwd)
     except Timeout:
         raise _still_at_work(run) from None
     except OSError as error:
@@ -161,8 +162,8 @@ def _requeue(run: Run) -> None:
     )
 
 
-def _start_worker(folder: RunFolder) -> None:
-    """Start the worker in a session of its own.
+def _start_worker(folder: RunFolder, cwd: str) -> None:
+    """Start the worker in a session of its own, where the run was first launched.
 
     An interrupt, restart or shutdown of the kernel reaches its process group only,
     so a worker in another session lives on.
@@ -179,6 +180,7 @@ def _start_worker(folder: RunFolder) -> None:
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-u", "-c", program, str(folder.path)],
+            cwd=cwd if cwd and Path(cwd).is_dir() else None,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

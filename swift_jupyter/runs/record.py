@@ -63,6 +63,8 @@ class RunRecord:
         Seconds since 1970; 0 when not yet.
     resumed : int
         How many times it was taken up again.
+    cwd : str
+        The folder in which relative paths of the options are meant.
     """
 
     id: str
@@ -80,6 +82,7 @@ class RunRecord:
     started: float = 0.0
     finished: float = 0.0
     resumed: int = 0
+    cwd: str = ""
 
     @property
     def is_local(self) -> bool:

@@ -218,9 +218,12 @@ def test_killed_run_goes_on_as_if_nothing_had_happened(
     assert record.resumed == 1
 
 
-def test_stopped_run_keeps_a_checkpoint_and_goes_on(lab: Lab, undisturbed: Any) -> None:
-    # Given a run in the background
-    started = lab.sft(logging_steps=1, background=True)
+def test_stopped_run_keeps_a_checkpoint_and_goes_on(
+    lab: Lab, undisturbed: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    # Given a run in the background, of files that are named as they lie here
+    monkeypatch.chdir(lab.folder)
+    started = lab.sft(logging_steps=1, background=True, model="model", dataset=["rows.jsonl#50"])
     assert started.state in ("queued", "starting", "running")
     run = lab.run(started)
     wait_for(lambda: run.status().step >= 3)
@@ -233,7 +236,8 @@ def test_stopped_run_keeps_a_checkpoint_and_goes_on(lab: Lab, undisturbed: Any) 
     assert 3 <= step < STEPS
     assert started.checkpoint.name == f"checkpoint-{step}"
     assert started.metrics["stopped"] is True
-    # And it ends like one that was never stopped
+    # And, resumed from elsewhere, it ends like one that was never stopped
+    monkeypatch.chdir(tmp_path)
     resumed = resume(run, lab.context.settings)
     wait_for(lambda: not resumed.state.active)
     assert resumed.state is State.DONE

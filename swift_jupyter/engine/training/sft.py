@@ -82,6 +82,7 @@ class _Training:
         self.settings = settings
         self.reporter = reporter
         self.resume_from = checkpoints.last_checkpoint(folder)
+        self.model_name = job.model  # A local folder's is its whole path, once it is found.
 
     def run(self) -> dict[str, Any]:
         """Do all stages and return the result."""
@@ -126,6 +127,8 @@ class _Training:
 
         self._stage(_("Looking for the model"))
         reference = resolve(self.job.model, self.job.model_revision)
+        if reference.local_path is not None:
+            self.model_name = str(reference.local_path)
         return pull(reference, self.settings, report=self._report_pull).path
 
     def _report_pull(self, progress: PullProgress) -> None:
@@ -245,9 +248,8 @@ class _Training:
         """
         values = {**dataclasses.asdict(self.job), **chosen, "output_dir": str(self.folder)}
         # ms-swift takes `model` for a hub's id or a folder, and knows no other names.
-        values["requested_model"] = self.job.model
-        if "/" not in self.job.model:
-            values["model"] = str(model_folder)
+        values["requested_model"] = self.model_name
+        values["model"] = self.model_name if "/" in self.model_name else str(model_folder)
         write_json_atomically(self.folder / ARGS_FILE, values)
 
     def _add_args(self, staged: Path) -> None:

@@ -6,10 +6,11 @@ import time
 from dataclasses import dataclass
 
 from swift_jupyter.commands.context import Context
-from swift_jupyter.commands.results import Result, Table, size_text
+from swift_jupyter.commands.results import Result, Table
 from swift_jupyter.errors import UserError, did_you_mean
 from swift_jupyter.hub.cache import CachedRepo, scan_cache
 from swift_jupyter.hub.removal import plan_removal
+from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
 from swift_jupyter.settings import Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,10 @@ class Context:
     def refresh(self) -> None:
         """Read the settings anew."""
         self.settings = load_settings(self.overrides())
+
+    def settings_for(self, use_hf: bool) -> Settings:
+        """Return the settings, with Hugging Face asked first when a command wants that."""
+        return dataclasses.replace(self.settings, hub="huggingface") if use_hf else self.settings
 
     @functools.cached_property
     def models(self) -> LoadedModels:

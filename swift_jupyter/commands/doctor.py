@@ -16,8 +16,9 @@ import psutil
 
 from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
-from swift_jupyter.commands.results import Table, size_text
+from swift_jupyter.commands.results import Table
 from swift_jupyter.hub.cache import cache_roots
+from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.pulling import pull_with_progress
-from swift_jupyter.commands.results import Facts, Result, Table, size_text
+from swift_jupyter.commands.results import Facts, Result, Table
 from swift_jupyter.engine.models.catalogue import resolve
 from swift_jupyter.errors import UserError
 from swift_jupyter.hub.reference import RepoReference
-from swift_jupyter.hub.snapshot import Snapshot
+from swift_jupyter.hub.snapshot import Snapshot, size_text
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
 
@@ -55,9 +54,7 @@ def run(options: DownloadOptions, context: Context) -> Result:
 
 
 def _pull(name: str, options: DownloadOptions, context: Context) -> Snapshot:
-    settings = context.settings
-    if options.use_hf:
-        settings = dataclasses.replace(settings, hub="huggingface")
+    settings = context.settings_for(options.use_hf)
     local_dir = Path(options.local_dir).expanduser() if options.local_dir else None
     if local_dir is not None and len(options.names) > 1:
         local_dir = local_dir / Path(name).name

@@ -153,9 +153,7 @@ def locate(value: Any, context: Context) -> AdapterReference:
 
 def _load(options: InferOptions, adapters: list[AdapterReference], context: Context) -> ChatModel:
     name = options.model or (common_base(adapters) if adapters else _default(context))
-    settings = context.settings
-    if options.use_hf:
-        settings = dataclasses.replace(settings, hub="huggingface")
+    settings = context.settings_for(options.use_hf)
     reference = resolve(name, options.model_revision)
     snapshot = pull_with_progress(reference, context.frontend, settings)
     model = context.models.get(snapshot.path, options)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
-from swift_jupyter.commands.results import Table, size_text
+from swift_jupyter.commands.results import Table
 from swift_jupyter.engine.models.catalogue import CatalogueEntry, search
 from swift_jupyter.hub.cache import CachedRepo, scan_cache
+from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
 

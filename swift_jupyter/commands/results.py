@@ -194,15 +194,6 @@ def _pad(text: str, width: int) -> str:
     return text + " " * (width - columns_of(text))
 
 
-def size_text(count: float) -> str:
-    """Return a number of bytes in words, such as ``1.5 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def duration_text(seconds: float) -> str:
     """Return a time in words, such as ``2 min 5 s``."""
     seconds = max(0, round(seconds))

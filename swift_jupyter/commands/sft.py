@@ -52,7 +52,7 @@ def run(options: SftOptions, context: Context) -> TrainingRun:
         "sft",
         _job_values(options),
         Path(output_dir),
-        _settings(options, context),
+        context.settings_for(options.use_hf),
         title=suffix,
         add_version=options.add_version,
         fill_inputs=write_datasets,
@@ -70,12 +70,6 @@ def with_defaults(options: SftOptions, context: Context) -> SftOptions:
         _("sft needs a model."),
         next_step=_("For example: --model smollm2-demo"),
     )
-
-
-def _settings(options: SftOptions, context: Context) -> Any:
-    if options.use_hf:
-        return dataclasses.replace(context.settings, hub="huggingface")
-    return context.settings
 
 
 def _check(options: SftOptions) -> None:

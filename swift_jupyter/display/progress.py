@@ -6,7 +6,8 @@ import contextvars
 import threading
 import time
 
-from swift_jupyter.commands.results import duration_text, size_text
+from swift_jupyter.commands.results import duration_text
+from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
 
 # What is over sooner needs no bar.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 
-from swift_jupyter.commands.results import duration_text, size_text
+from swift_jupyter.commands.results import duration_text
 from swift_jupyter.display.series import sparkline
+from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.runs.progress import RunProgress
 from swift_jupyter.runs.record import State

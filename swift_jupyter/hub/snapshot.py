@@ -6,17 +6,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-UNITS = ("B", "kB", "MB", "GB", "TB")
 
-
-def size_text(size: int) -> str:
+def size_text(size: float) -> str:
     """Return `size` bytes in decimal units, such as ``135.2 MB``."""
-    value = float(size)
-    for unit in UNITS:
-        if value < 1000 or unit == UNITS[-1]:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    raise AssertionError("unreachable")
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
 
 
 def folder_size(folder: Path) -> int:

@@ -72,7 +72,9 @@ def _run(words: list[str]) -> int:
             next_step=_("Type --json for the result as JSON."),
         )
     frontend = TerminalFrontend(sys.stderr if parsed.as_json else sys.stdout)
-    result = command.load_function()(parsed.options, Context(load_settings(), frontend))
+    context = Context(load_settings(), frontend)
+    context.in_terminal = True
+    result = command.load_function()(parsed.options, context)
     _show(result, parsed)
     return 0
 

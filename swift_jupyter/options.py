@@ -51,7 +51,7 @@ def option(
         The only values allowed.
     completer : str, optional
         Which names complete the value: ``model``, ``dataset``, ``path``, ``run``,
-        ``adapter`` or ``setting``.
+        ``adapter``, ``setting``, ``cached``, ``mirror`` or ``source``.
     positional : bool, optional
         Whether words without a flag belong to this option.
     takes_rest : bool, optional

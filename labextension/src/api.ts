@@ -38,6 +38,10 @@ export interface IRunEntry {
   /** A number, or the text of one that JSON cannot hold, such as `nan`. */
   loss: number | string | null;
   output_dir: string;
+  /** How much is done, 0 to 1, of a run that has no steps. */
+  share?: number | null;
+  /** The same in words, such as bytes and speed of a download. */
+  detail?: string;
 }
 
 /** Which Python the server runs in; a kernel's may be another one. */

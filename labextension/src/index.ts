@@ -142,7 +142,7 @@ async function stopRun(
   const answer = await showDialog({
     title: trans.__('Stop the run?'),
     body: trans.__(
-      '%1 writes a checkpoint at its next step and ends. It can be resumed from there.',
+      '%1 keeps what it has done and ends. It can be resumed from there.',
       run.id
     ),
     buttons: [

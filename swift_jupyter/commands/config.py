@@ -44,7 +44,7 @@ def run(options: ConfigOptions, context: Context) -> Table:
     rows = [
         {
             "name": setting.name,
-            "value": setting.value,
+            "value": setting.shown,
             "from": setting.origin,
             "help": setting.help,
         }

@@ -28,6 +28,8 @@ class Context:
     ----------
     overrides : callable
         Returns the settings that win over file and environment, such as `%config`.
+    in_terminal : bool
+        Whether a terminal waits for the command, so that it may work on in the foreground.
 
     Notes
     -----
@@ -39,6 +41,7 @@ class Context:
         self.settings = settings
         self.frontend = frontend
         self.overrides: Callable[[], Mapping[str, Any]] = dict
+        self.in_terminal = False
 
     def refresh(self) -> None:
         """Read the settings anew."""

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import platform
 import shutil
-import socket
 import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import psutil
 
 from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.results import Table
-from swift_jupyter.hub.cache import cache_roots
+from swift_jupyter.hub.cache.scan import cache_roots
 from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
+
+if TYPE_CHECKING:
+    from swift_jupyter.hub.mirrors.probe import ProbeResult
 
 _LOW_DISK = 5e9
 
@@ -29,7 +32,7 @@ _LOW_DISK = 5e9
 class DoctorOptions:
     """The options of ``doctor``."""
 
-    timeout: float = option(2.0, help="Seconds to wait for each hub.")
+    timeout: float = option(3.0, help="Seconds to wait for the hubs and mirrors.")
     offline: bool = option(False, help="Do not ask the hubs.")
 
 
@@ -52,7 +55,7 @@ def run(options: DoctorOptions, context: Context) -> Table:
     check_positive(options, "timeout")
     checks = [_python(), *_requirements(), _device(), _memory(), *_disks(context), _lab()]
     if not options.offline:
-        checks.extend(_hubs(options.timeout))
+        checks.extend(_hubs(context, options.timeout))
     rows = [vars(check) for check in checks]
     bad = [check for check in checks if check.state != _("good")]
     note = _("{count} things want attention.", count=len(bad)) if bad else _("Everything is there.")
@@ -136,28 +139,31 @@ def _lab() -> _Check:
     return _Check("jupyterlab", _("good"), version)
 
 
-def _hubs(timeout: float) -> list[_Check]:
-    from huggingface_hub.constants import ENDPOINT
-    from modelscope_hub.constants import DEFAULT_ENDPOINT
+def _hubs(context: Context, timeout: float) -> list[_Check]:
+    """Ask every address that a pull would ask, all at once."""
+    from swift_jupyter.hub.mirrors.health import StoredHealth
+    from swift_jupyter.hub.mirrors.overview import all_mirrors, endpoints_of
+    from swift_jupyter.hub.mirrors.probe import probe
 
-    from swift_jupyter.hub.endpoints import read_environment
+    mirrors = all_mirrors(context.settings, os.environ)
+    endpoints = endpoints_of(mirrors, context.settings, os.environ)
+    health = StoredHealth.of(context.settings)
+    results = probe(endpoints, os.environ, health, seconds=timeout)
+    health.flush()
+    reachable = any(result.state != "failed" for result in results)
+    return [_hub(result, reachable) for result in results]
 
-    environment = read_environment()
-    urls = {
-        "ModelScope": environment.modelscope_endpoint or DEFAULT_ENDPOINT,
-        "Hugging Face": environment.huggingface_endpoint or ENDPOINT,
-    }
-    return [_hub(name, url, timeout) for name, url in urls.items()]
 
-
-def _hub(name: str, url: str, timeout: float) -> _Check:
-    parts = urlsplit(url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname or "", port), timeout=timeout):
-            return _Check(name, _("good"), parts.netloc)
-    except OSError as error:
-        remedy = _(
-            "Work offline with what is cached, or name a mirror: MODELSCOPE_ENDPOINT, HF_ENDPOINT"
-        )
-        return _Check(name, _("not reachable"), f"{parts.netloc}: {error}", remedy)
+def _hub(result: ProbeResult, another: bool) -> _Check:
+    name = f"{result.endpoint.name} ({result.endpoint.hub})"
+    if result.state != "failed":
+        found = f"{result.latency * 1000:.0f} ms" if result.latency is not None else result.error
+        if result.bytes_per_second:
+            found += f", {size_text(result.bytes_per_second)}/s"
+        return _Check(name, _("good"), found)
+    remedy = (
+        _("The others stand in. More: %swift mirrors report {name}", name=result.endpoint.name)
+        if another
+        else _("Work offline with what is cached, or name one you can reach: %swift mirrors --help")
+    )
+    return _Check(name, _("not reachable"), result.error, remedy)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from swift_jupyter.hub.progress import PullProgress
 from swift_jupyter.runs.watch import RunView
 
 
@@ -13,6 +16,22 @@ class ProgressView(Protocol):
 
     def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
         """Show the progress; called often, throttles itself. `done` and `total` are bytes."""
+
+
+class PullView(Protocol):
+    """Shows how far a pull is."""
+
+    def update(self, progress: PullProgress) -> None:
+        """Show the progress; called often, throttles itself."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a chart: a label, its length, and what stands beside it."""
+
+    label: str
+    value: float
+    text: str
 
 
 class TextView(Protocol):
@@ -34,6 +53,12 @@ class Frontend(Protocol):
     def progress(self, title: str) -> AbstractContextManager[ProgressView]:
         """Open a progress bar, closed when the context ends."""
 
+    def pull_view(self, title: str) -> AbstractContextManager[PullView]:
+        """Open the view of a pull, closed when the context ends."""
+
+    def bars(self, title: str, bars: Sequence[Bar]) -> None:
+        """Show a bar chart."""
+
     def text(self, title: str) -> AbstractContextManager[TextView]:
         """Open a text that grows."""
 
@@ -51,6 +76,13 @@ class SilentFrontend:
         """Return a bar that shows nothing."""
         return _Silent()
 
+    def pull_view(self, title: str) -> _Silent:
+        """Return a view that shows nothing."""
+        return _Silent()
+
+    def bars(self, title: str, bars: Sequence[Bar]) -> None:
+        """Show nothing."""
+
     def text(self, title: str) -> _Silent:
         """Return a text that shows nothing."""
         return _Silent()
@@ -67,7 +99,7 @@ class _Silent:
     def __exit__(self, *_exception: object) -> None:
         return None
 
-    def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
+    def update(self, *_progress: Any) -> None:
         return None
 
     def append(self, text: str) -> None:

@@ -8,7 +8,8 @@ from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.results import Table
 from swift_jupyter.engine.models.catalogue import CatalogueEntry, search
-from swift_jupyter.hub.cache import CachedRepo, scan_cache
+from swift_jupyter.hub.cache.entries import CachedRepo
+from swift_jupyter.hub.cache.scan import scan_cache
 from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
@@ -35,17 +36,15 @@ def run(options: ModelsOptions, context: Context) -> Table:
     """
     check_positive(options, "limit")
     cached = {
-        repo.repo_id.lower(): repo
+        name.lower(): repo
         for repo in scan_cache(context.settings).entries
         if repo.kind == "model"
+        for name in repo.names
     }
     if options.cached:
         words = options.query.lower().split()
-        rows = [
-            _cached_row(repo)
-            for name, repo in sorted(cached.items())
-            if all(word in name for word in words)
-        ]
+        fitting = [cached[name] for name in sorted(cached) if all(word in name for word in words)]
+        rows = [_cached_row(repo) for repo in dict.fromkeys(fitting)]
     else:
         rows = [_row(entry, cached) for entry in search(options.query, options.limit)]
     note = "" if rows else _("Nothing fits. Try fewer words, or the whole id with %swift download.")

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
+from swift_jupyter.commands.following import follow, result_of
 from swift_jupyter.commands.results import Facts, Result, Table
-from swift_jupyter.commands.training_run import TrainingRun, follow
 from swift_jupyter.errors import OptionError, UserError
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
 from swift_jupyter.runs.index import RunIndex
 from swift_jupyter.runs.launch import resume
 from swift_jupyter.runs.run import Run, RunStatus
+from swift_jupyter.runs.words import on_kill, on_stop
 
 _ACTIONS = ("list", "attach", "stop", "resume", "logs", "show")
 _SHOWN = 20
@@ -58,7 +59,7 @@ def run(options: RunsOptions, context: Context) -> Result:
         return _stop(chosen, options.now)
     if options.action == "logs":
         return _log(chosen, options.lines)
-    return TrainingRun(chosen)
+    return result_of(chosen)
 
 
 def _choose(index: RunIndex, options: RunsOptions) -> Run:
@@ -81,7 +82,7 @@ def _table(runs: list[Run], everything: bool) -> Table:
         note = _("There are no runs yet. Start one: %%swift sft --help")
     elif len(runs) > len(shown):
         note = _("{count} older ones: %swift runs --all", count=len(runs) - len(shown))
-    columns = ("id", "state", "step", "loss", "model", "started", "folder")
+    columns = ("id", "state", "progress", "loss", "model", "started", "folder")
     return Table(columns, rows, title=_("Runs"), note=note)
 
 
@@ -90,7 +91,7 @@ def _row(status: RunStatus) -> dict[str, object]:
         "id": status.id,
         "command": status.command,
         "state": status.state,
-        "step": f"{status.step}/{status.max_steps}" if status.max_steps else "",
+        "progress": status.progress_text,
         "loss": status.loss,
         "model": status.title,
         "started": time.strftime("%m-%d %H:%M", time.localtime(status.created)),
@@ -106,12 +107,14 @@ def _stop(chosen: Run, now: bool) -> Facts:
             _("{id} is not at work: it is {state}.", id=chosen.id, state=state.value),
             next_step=_("To go on with it: %swift runs resume {id}", id=chosen.id),
         )
+    command = chosen.record().command
     if now:
         chosen.kill()
-        note = _("Killed. To go on from the last checkpoint: %swift runs resume {id}", id=chosen.id)
+        going_on = _("To go on: %swift runs resume {id}", id=chosen.id)
+        note = f"{on_kill(command)} {going_on}"
     else:
         chosen.request_stop()
-        note = _("It saves a checkpoint after this step and stops.")
+        note = on_stop(command)
     return Facts(chosen.id, {_("state"): chosen.state.value}, chosen.status().to_dict(), note)
 
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import base64
 import html
+from collections.abc import Sequence
 from typing import Any
 
 from IPython.display import DisplayHandle, display
 
+from swift_jupyter.commands.frontend import Bar
 from swift_jupyter.commands.results import duration_text
+from swift_jupyter.display import bars as bar_chart
+from swift_jupyter.display import blocks, pull_text
 from swift_jupyter.display.chart import LossChart
-from swift_jupyter.display.progress import ProgressBar
+from swift_jupyter.display.progress import LivePull, ProgressBar
 from swift_jupyter.display.run_text import headline, html_block, text_block
 from swift_jupyter.display.throttle import Throttle
+from swift_jupyter.hub.progress import PullProgress
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.runs.progress import RunProgress
 
@@ -30,6 +35,15 @@ class NotebookFrontend:
     def progress(self, title: str) -> NotebookProgress:
         """Open a progress bar."""
         return NotebookProgress(title)
+
+    def pull_view(self, title: str) -> NotebookPull:
+        """Open the view of a pull."""
+        return NotebookPull(title)
+
+    def bars(self, title: str, bars: Sequence[Bar]) -> None:
+        """Show a bar chart, which stays in the saved notebook."""
+        plain = bar_chart.text(title, bars)
+        display({"image/svg+xml": bar_chart.svg(title, bars), "text/plain": plain}, raw=True)
 
     def text(self, title: str) -> NotebookText:
         """Open a text that grows."""
@@ -79,16 +93,51 @@ class NotebookProgress(ProgressBar):
 
     def draw(self, text: str, share: float | None) -> None:
         """Show the bar."""
-        width = f"{100 * share:.1f}%" if share is not None else "0"
         line = f"{self.title} · {text}"
         self._output.update(
             {
                 "text/plain": line,
                 "text/html": f'<div role="status">{html.escape(line)}'
-                '<div style="height:6px;border-radius:3px;max-width:500px;'
-                'background:var(--jp-border-color2,#ddd)"><div style="height:6px;'
-                f"border-radius:3px;width:{width};"
-                'background:var(--jp-brand-color1,#1976d2)"></div></div></div>',
+                f"{blocks.bar(share, max_width='500px')}</div>",
+            }
+        )
+
+
+class NotebookPull(LivePull):
+    """A pull in this process: bar, files and notices; appears only when it takes a moment.
+
+    Parameters
+    ----------
+    title : str
+        What is pulled.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title, interval=0.25)
+        self._output = _Output()
+
+    def draw_state(self, state: PullProgress) -> None:
+        """Show the pull."""
+        self._output.update(
+            {
+                "text/plain": pull_text.pull_text(self.title, state),
+                "text/html": pull_text.pull_html(self.title, state),
+            }
+        )
+
+    def close(self, failed: bool, seconds: float) -> None:
+        """Say how it ended, if anything was shown at all."""
+        if not self._output.made or self.last is None:
+            return
+        line = pull_text.pull_end(self.title, self.last, seconds, failed)
+        notices = pull_text.last_notices(self.last.notices)
+        share = pull_text.share(self.last) if failed else 1.0
+        colour = blocks.WARN if failed else blocks.GOOD
+        self._output.update(
+            {
+                "text/plain": "\n".join([line, *notices]),
+                "text/html": f'<div role="status">{blocks.heading(line, colour)}'
+                f"{blocks.bar(share, colour)}{blocks.lines(notices)}</div>",
             }
         )
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from typing import TYPE_CHECKING, Any
 
 from swift_jupyter.commands.results import duration_text
+from swift_jupyter.hub.progress import PullProgress
 from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # What is over sooner needs no bar.
 PATIENCE = 0.4
 
 
-class ProgressBar:
-    """Base of progress bars; a thread of its own draws the newest state.
+class LiveView:
+    """Base of what shows work in this process; a thread of its own draws the newest state.
 
-    So `update` costs nothing however often it is called, and what the work said
+    So `note` costs nothing however often it is called, and what the work said
     last is drawn even when it then says nothing for a long time.
 
     Parameters
@@ -32,14 +37,14 @@ class ProgressBar:
         self.title = title
         self._interval = interval
         self._started = time.monotonic()
-        self._newest: tuple[str, float | None, float | None] | None = None
+        self._newest: Any = None
         self._ended = threading.Event()
         # The context says to which cell the output of a thread belongs.
         self._thread = threading.Thread(
             target=contextvars.copy_context().run, args=(self._draw_until_ended,), daemon=True
         )
 
-    def __enter__(self) -> ProgressBar:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -53,12 +58,12 @@ class ProgressBar:
         """The time since the beginning."""
         return time.monotonic() - self._started
 
-    def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
-        """Note how far it is; `done` and `total` are bytes."""
-        self._newest = (text, done, total)
+    def note(self, state: Any) -> None:
+        """Note the newest state."""
+        self._newest = state
 
-    def draw(self, text: str, share: float | None) -> None:
-        """Show a line and a share, 0 to 1."""
+    def draw_state(self, state: Any) -> None:
+        """Show a state."""
         raise NotImplementedError
 
     def close(self, failed: bool, seconds: float) -> None:
@@ -72,7 +77,37 @@ class ProgressBar:
             newest, pause = self._newest, self._interval
             if newest is not None and newest != drawn:
                 drawn = newest
-                self.draw(*describe(*newest, self.seconds))
+                self.draw_state(newest)
+
+
+class ProgressBar(LiveView):
+    """Base of progress bars: a line, and a share of the whole."""
+
+    def update(self, text: str, done: float | None = None, total: float | None = None) -> None:
+        """Note how far it is; `done` and `total` are bytes."""
+        self.note((text, done, total))
+
+    def draw_state(self, state: Any) -> None:
+        """Show the line and the share."""
+        text, done, total = state
+        self.draw(*describe(text, done, total, self.seconds))
+
+    def draw(self, text: str, share: float | None) -> None:
+        """Show a line and a share, 0 to 1."""
+        raise NotImplementedError
+
+
+class LivePull(LiveView):
+    """Base of views of a pull."""
+
+    def __init__(self, title: str, interval: float) -> None:
+        super().__init__(title, interval)
+        self.last: PullProgress | None = None
+
+    def update(self, progress: PullProgress) -> None:
+        """Note how far it is."""
+        self.last = progress
+        self.note(progress)
 
 
 def describe(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import html
-
 from swift_jupyter.commands.results import duration_text
+from swift_jupyter.display import blocks, download_text
 from swift_jupyter.display.series import sparkline
 from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.i18n import translate as _
@@ -13,10 +12,10 @@ from swift_jupyter.runs.record import State
 
 _BAR_WIDTH = 24
 _COLOURS = {
-    State.DONE: "var(--jp-success-color1, #388e3c)",
-    State.FAILED: "var(--jp-error-color1, #d32f2f)",
-    State.LOST: "var(--jp-error-color1, #d32f2f)",
-    State.STOPPED: "var(--jp-warn-color1, #f57c00)",
+    State.DONE: blocks.GOOD,
+    State.FAILED: blocks.BAD,
+    State.LOST: blocks.BAD,
+    State.STOPPED: blocks.WARN,
 }
 
 
@@ -52,6 +51,8 @@ def facts(progress: RunProgress) -> list[tuple[str, str]]:
 def headline(progress: RunProgress) -> str:
     """Return the run's name, state, phase and step."""
     record = progress.record
+    if record.command == "download":
+        return download_text.headline(progress)
     parts = [f"{record.id} · {progress.state.value}"]
     if progress.state.active and progress.phase:
         parts.append(_phase(progress))
@@ -71,6 +72,8 @@ def _phase(progress: RunProgress) -> str:
 
 def fraction(progress: RunProgress) -> float | None:
     """Return how far the current phase is, 0 to 1, or None when that is not known."""
+    if progress.record.command == "download":
+        return download_text.share(progress)
     if not progress.state.active:
         return progress.step / progress.max_steps if progress.max_steps else None
     if progress.phase_done is None or not progress.phase_total:
@@ -90,6 +93,8 @@ def one_line(progress: RunProgress) -> str:
 
 def text_block(progress: RunProgress, messages: list[str]) -> str:
     """Return the run as a few lines, with the course of the loss."""
+    if progress.record.command == "download":
+        return download_text.text_block(progress, messages)
     lines = [one_line(progress)]
     for key, label in (("loss", _("loss")), ("eval_loss", _("eval loss"))):
         _steps, values = progress.series(key)
@@ -100,22 +105,12 @@ def text_block(progress: RunProgress, messages: list[str]) -> str:
 
 def html_block(progress: RunProgress, messages: list[str]) -> str:
     """Return the run's bar, facts and notices as HTML; every text is escaped."""
-    colour = _COLOURS.get(progress.state, "var(--jp-brand-color1, #1976d2)")
-    share = fraction(progress)
-    width = f"{100 * share:.1f}%" if share is not None else "0"
-    bar = (
-        '<div style="height:6px;border-radius:3px;max-width:800px;'
-        'background:var(--jp-border-color2,#ddd)">'
-        f'<div style="height:6px;border-radius:3px;width:{width};background:{colour}"></div></div>'
+    if progress.record.command == "download":
+        return download_text.html_block(progress, messages)
+    colour = _COLOURS.get(progress.state, blocks.BRAND)
+    return (
+        f'<div role="status">{blocks.heading(headline(progress), colour)}'
+        f"{blocks.bar(fraction(progress), colour)}"
+        f"<div>{blocks.labelled(facts(progress))}</div>"
+        f"{blocks.lines([*progress.notices, *messages])}</div>"
     )
-    cells = "".join(
-        '<span style="display:inline-block;margin:2px 18px 2px 0">'
-        f'<span style="opacity:.7">{html.escape(label)}</span> <b>{html.escape(value)}</b></span>'
-        for label, value in facts(progress)
-    )
-    lines = "".join(
-        f'<div style="opacity:.85">{html.escape(line)}</div>'
-        for line in [*progress.notices, *messages]
-    )
-    head = f'<div style="color:{colour};font-weight:600">{html.escape(headline(progress))}</div>'
-    return f'<div role="status">{head}{bar}<div>{cells}</div>{lines}</div>'

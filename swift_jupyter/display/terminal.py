@@ -5,12 +5,17 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+from collections.abc import Sequence
 from typing import TextIO
 
+from swift_jupyter.commands.frontend import Bar
 from swift_jupyter.commands.results import columns_of
-from swift_jupyter.display.progress import ProgressBar
+from swift_jupyter.display import bars as bar_chart
+from swift_jupyter.display import pull_text
+from swift_jupyter.display.progress import LivePull, ProgressBar
 from swift_jupyter.display.run_text import one_line, text_block
 from swift_jupyter.display.throttle import Throttle
+from swift_jupyter.hub.progress import PullProgress
 from swift_jupyter.runs.progress import RunProgress
 
 # Foreign text must not move the cursor or change colours.
@@ -36,6 +41,14 @@ class TerminalFrontend:
     def progress(self, title: str) -> TerminalProgress:
         """Open a progress bar."""
         return TerminalProgress(title, _Line(self._stream))
+
+    def pull_view(self, title: str) -> TerminalPull:
+        """Open the view of a pull."""
+        return TerminalPull(title, _Line(self._stream))
+
+    def bars(self, title: str, bars: Sequence[Bar]) -> None:
+        """Show a bar chart in characters."""
+        self.notice(bar_chart.text(title, bars))
 
     def text(self, title: str) -> TerminalText:
         """Open a text that grows."""
@@ -108,6 +121,39 @@ class TerminalProgress(ProgressBar):
         self._line.settle("")
 
 
+class TerminalPull(LivePull):
+    """A pull in one line; what the user should know gets lines that stay.
+
+    Parameters
+    ----------
+    title : str
+        What is pulled.
+    line : _Line
+        Where it is drawn.
+    """
+
+    def __init__(self, title: str, line: _Line) -> None:
+        super().__init__(title, interval=0.2 if line.live else 5.0)
+        self._line = line
+        self._told = 0
+
+    def draw_state(self, state: PullProgress) -> None:
+        """Show the line."""
+        self._tell(state)
+        self._line.draw(pull_text.headline(self.title, state))
+
+    def close(self, failed: bool, seconds: float) -> None:
+        """Take the line away; the notices stay."""
+        self._line.settle("")
+        if self.last is not None:
+            self._tell(self.last)
+
+    def _tell(self, state: PullProgress) -> None:
+        for text in state.notices[self._told :]:
+            self._line.settle(text)
+        self._told = max(self._told, len(state.notices))
+
+
 class TerminalText:
     """A text that grows."""
 
@@ -140,9 +186,8 @@ class TerminalRunView:
 
     def __init__(self, line: _Line) -> None:
         self._line = line
-        self._throttle = Throttle(0.3)
-        self._rows = -1
-        self._phase = ""
+        self._throttle = Throttle(0.3 if line.live else 5.0)
+        self._seen: tuple[int, str, int] = (-1, "", 0)
 
     def message(self, text: str) -> None:
         """Show a line that stays."""
@@ -150,11 +195,23 @@ class TerminalRunView:
 
     def draw(self, progress: RunProgress) -> None:
         """Redraw the line; without a terminal, add one for each phase and log."""
-        news = len(progress.rows) != self._rows or progress.phase != self._phase
-        if (self._line.live and self._throttle.due()) or (not self._line.live and news):
-            self._rows, self._phase = len(progress.rows), progress.phase
+        known = progress.download
+        seen = (len(progress.rows), _phase(progress), len(known.notices) if known else 0)
+        news = seen != self._seen
+        due = self._throttle.due() and (self._line.live or known is not None)
+        if due or (news and not self._line.live):
+            self._seen = seen
             self._throttle.run(lambda: self._line.draw(one_line(progress)))
 
     def close(self, progress: RunProgress) -> None:
         """Show the course of the loss, which stays."""
         self._line.settle(text_block(progress, []))
+
+
+def _phase(progress: RunProgress) -> str:
+    """Return what tells one phase of a run from the next."""
+    known = progress.download
+    if known is None:
+        return progress.phase
+    at_work = next((repo.name for repo in known.repos if repo.state == "downloading"), "")
+    return f"{at_work} {known.pull.phase if known.pull is not None else ''}"

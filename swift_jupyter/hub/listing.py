@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from pathlib import PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Literal
+
+from swift_jupyter.hub.reference import RepoKind
+
+Hub = Literal["modelscope", "huggingface"]
+HUB_NAMES: dict[Hub, str] = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
 
 # Copies of the weights for other frameworks, which nothing here can load.
 FOREIGN_FORMATS = (
@@ -28,13 +34,20 @@ FOREIGN_FORMATS = (
 )
 PICKLED_FORMATS = ("*.bin", "*.pt", "*.ckpt")
 WEIGHT_FORMATS = ("*.safetensors", *PICKLED_FORMATS, "*.gguf")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
+
+# Halves of a surrogate pair are no characters: no file system can write them.
+_PART = r"(?!\.{1,2}(?:/|\Z))[^/\\\x00-\x1f\x7f\ud800-\udfff]+"
+_SAFE_PATH = re.compile(rf"(?!.?:){_PART}(?:/{_PART})*", re.DOTALL)
+_LONGEST_PART = 255
 
 
 class UnsafePath(ValueError):
     """A listed path that would leave the folder of its repository."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RemoteFile:
     """One file of a repository.
 
@@ -46,16 +59,57 @@ class RemoteFile:
         Bytes, as listed.
     sha256, git_sha1 : str or None
         Hash of the content, and git's blob id; lower-case hex.
+    lfs : bool
+        Whether the hub keeps it outside git. Hugging Face's cache names such
+        files by their SHA-256, the others by git's blob id.
     """
 
     path: str
     size: int | None = None
     sha256: str | None = None
     git_sha1: str | None = None
+    lfs: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class RepoListing:
+    """All files of one revision of a repository, as one hub lists them.
+
+    Parameters
+    ----------
+    hub : {"modelscope", "huggingface"}
+        The hub.
+    repo_id : str
+        Its ``owner/name`` there.
+    kind : {"model", "dataset"}
+        What the repository holds.
+    revision : str
+        The name that was asked for: a branch, a tag or a commit.
+    commit : str
+        40 hex digits. ModelScope names no commit, so there it is `content_commit`.
+    files : tuple of RemoteFile
+        Its files; every path has passed `check_path`.
+    """
+
+    hub: Hub
+    repo_id: str
+    kind: RepoKind
+    revision: str
+    commit: str
+    files: tuple[RemoteFile, ...]
+
+
+def content_commit(files: Iterable[RemoteFile]) -> str:
+    """Return 40 hex digits that change exactly when paths, sizes or hashes do."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        line = f"{file.path}\0{file.size}\0{file.sha256 or file.git_sha1}\n"
+        digest.update(line.encode())
+    return digest.hexdigest()[:40]
 
 
 def check_path(path: str) -> str:
@@ -64,18 +118,12 @@ def check_path(path: str) -> str:
     Raises
     ------
     UnsafePath
-        For absolute paths, drives, ``..``, empty parts, backslashes and
-        control characters.
+        For absolute paths, drives, ``..``, empty parts, backslashes, control
+        characters, and names too long for a file system.
     """
-    parts = path.split("/")
-    if (
-        not path
-        or "\\" in path
-        or any(ord(character) < 32 or ord(character) == 127 for character in path)
-        or any(part in ("", ".", "..") for part in parts)
-        or PurePosixPath(path).is_absolute()
-        or PureWindowsPath(path).drive
-        or ":" in parts[0][:2]
+    if not _SAFE_PATH.fullmatch(path) or (
+        len(path) > _LONGEST_PART // 4
+        and any(len(part.encode()) > _LONGEST_PART for part in path.split("/"))
     ):
         raise UnsafePath(path)
     return path

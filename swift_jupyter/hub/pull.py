@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from swift_jupyter.errors import UserError, did_you_mean
-from swift_jupyter.hub.listing import RemoteFile, select_files
-from swift_jupyter.hub.progress import Report, ignore_progress
+from swift_jupyter.errors import UserError
+from swift_jupyter.hub.lock_file import LockEntry
+from swift_jupyter.hub.pairing import with_paired_ids
+from swift_jupyter.hub.progress import PullProgress, Report, ignore_progress
 from swift_jupyter.hub.reference import RepoReference
 from swift_jupyter.hub.snapshot import Snapshot
 from swift_jupyter.hub.sources.base import PullRequest, Source, SourceUnavailable
 from swift_jupyter.hub.sources.cache import CacheSource
 from swift_jupyter.hub.sources.folder import FolderSource
-from swift_jupyter.hub.sources.huggingface import HuggingFaceSource
+from swift_jupyter.hub.sources.hubs import NETWORK_SOURCES, HubSource
+from swift_jupyter.hub.sources.local_dir import LocalDirSource, copy_into
 from swift_jupyter.hub.sources.local_packages import LocalPackageSource
-from swift_jupyter.hub.sources.modelscope import ModelScopeSource
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.settings import Settings
 
-SOURCES = ("auto", "modelscope", "huggingface", "cache", "local")
+SOURCES = ("auto", *NETWORK_SOURCES, "cache", "local")
 # They hand out folders of this machine, so that a wanted folder means a copy.
 _ON_THIS_MACHINE = (FolderSource, CacheSource, LocalPackageSource)
 
@@ -38,6 +37,8 @@ def pull(
     report: Report | None = None,
     sources: Sequence[Source] | None = None,
     environ: Mapping[str, str] | None = None,
+    max_connections: int | None = None,
+    locked: LockEntry | None = None,
 ) -> Snapshot:
     """Get a complete, verified copy of a repository.
 
@@ -47,9 +48,11 @@ def pull(
         What to pull.
     settings : Settings
         The preferences in force; ``hub`` says which hub is asked first.
-    source : {"auto", "modelscope", "huggingface", "cache", "local"}
-        Where to look; ``auto`` asks all, the nearest first. A hub that is
-        named is asked even when the cache has a copy.
+    source : str
+        Where to look: ``auto`` asks all, the nearest first; ``modelscope``,
+        ``huggingface``, ``node``, ``cache`` or ``local`` (packages); or the
+        name or address of a mirror. A hub, node or mirror that is named is
+        asked even when the cache has a copy, and only what changed is fetched.
     include, exclude : sequence of str
         Glob patterns of repository paths.
     local_dir : Path, optional
@@ -60,6 +63,11 @@ def pull(
         The chain itself, instead of the one that `source` stands for.
     environ : mapping, optional
         Environment variables; the process's own when left out.
+    max_connections : int, optional
+        How many connections are used at once; by default as in `settings`.
+    locked : LockEntry, optional
+        The exact files that are wanted, whoever has them. Patterns and the
+        reference's revision are not regarded then.
 
     Returns
     -------
@@ -73,30 +81,30 @@ def pull(
     KeyboardInterrupt
         When interrupted. What has arrived stays; the same call goes on.
     """
-    chain = list(sources) if sources is not None else source_chain(source, settings)
+    environ = os.environ if environ is None else environ
+    reference = with_paired_ids(reference)
     request = PullRequest(
         settings,
-        os.environ if environ is None else environ,
+        environ,
         tuple(include),
         tuple(exclude),
         local_dir.expanduser().absolute() if local_dir is not None else None,
+        max(1, max_connections or settings.max_connections),
+        locked,
     )
-    troubles: list[tuple[str, SourceUnavailable]] = []
-    for candidate in chain:
-        if not candidate.offers(reference):
-            continue
-        try:
-            snapshot = candidate.fetch(reference, request, report or ignore_progress)
-        except SourceUnavailable as error:
-            troubles.append((candidate.name, error))
-            continue
-        if request.local_dir is not None and isinstance(candidate, _ON_THIS_MACHINE):
-            return _copy(snapshot, request, request.local_dir)
-        return snapshot
-    raise _nothing_found(reference, source, troubles)
+    chain = list(sources) if sources is not None else source_chain(source, settings, environ)
+    if locked is not None:
+        # Only the hubs' source knows every byte; it looks at this machine first.
+        chain = [candidate for candidate in chain if isinstance(candidate, HubSource)]
+        chain = chain or [HubSource()]
+    elif request.local_dir is not None and source == "auto" and sources is None:
+        chain.insert(0, LocalDirSource())
+    return _first_of(chain, reference, request, source, report or ignore_progress)
 
 
-def source_chain(source: str, settings: Settings) -> list[Source]:
+def source_chain(
+    source: str, settings: Settings, environ: Mapping[str, str] | None = None
+) -> list[Source]:
     """Return the sources that the name `source` stands for, in order.
 
     Raises
@@ -105,52 +113,60 @@ def source_chain(source: str, settings: Settings) -> list[Source]:
         For an unknown name.
     """
     folder, cache, local = FolderSource(), CacheSource(), LocalPackageSource()
-    modelscope, huggingface = ModelScopeSource(), HuggingFaceSource()
-    hubs: list[Source] = [modelscope, huggingface]
-    if settings.hub == "huggingface":
-        hubs.reverse()
     chains: dict[str, list[Source]] = {
-        "auto": [folder, cache, local, *hubs],
-        "modelscope": [folder, modelscope],
-        "huggingface": [folder, huggingface],
+        "auto": [folder, cache, local, HubSource()],
         "cache": [folder, cache],
         "local": [folder, local],
     }
-    if source not in chains:
-        raise UserError(
-            _("There is no source '{source}'.", source=source),
-            did_you_mean(source, SOURCES)
-            or _("It is one of {choices}.", choices=", ".join(SOURCES)),
-        )
-    return chains[source]
+    if source in chains:
+        return chains[source]
+    named = HubSource(source)
+    if source not in NETWORK_SOURCES:
+        named.endpoints(settings, os.environ if environ is None else environ)
+    return [folder, named]
 
 
-def _copy(snapshot: Snapshot, request: PullRequest, folder: Path) -> Snapshot:
-    """Copy the wanted files of `snapshot`, links as what they point to."""
-    if folder.resolve() == snapshot.path.resolve():
+def _first_of(
+    chain: Sequence[Source],
+    reference: RepoReference,
+    request: PullRequest,
+    source: str,
+    report: Report,
+) -> Snapshot:
+    troubles: list[tuple[str, SourceUnavailable]] = []
+    for candidate in chain:
+        if not candidate.offers(reference):
+            continue
+        try:
+            snapshot = candidate.fetch(reference, request, report)
+        except SourceUnavailable as error:
+            troubles += error.answers or ((candidate.name, error),)
+            continue
+        if request.local_dir is not None and isinstance(candidate, _ON_THIS_MACHINE):
+            snapshot = copy_into(snapshot, request, request.local_dir)
+        if snapshot.notices:
+            report(
+                PullProgress(
+                    snapshot.source,
+                    snapshot.repo_id,
+                    snapshot.size_bytes,
+                    snapshot.size_bytes,
+                    notices=snapshot.notices,
+                )
+            )
         return snapshot
-    present = [
-        RemoteFile(path.relative_to(snapshot.path).as_posix(), path.stat().st_size)
-        for path in sorted(snapshot.path.rglob("*"))
-        if path.is_file()
-    ]
-    chosen = select_files(present, snapshot.kind, request.include, request.exclude)
-    try:
-        for file in chosen:
-            target = folder / file.path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(snapshot.path / file.path, target)
-    except OSError as error:
-        raise UserError(
-            _("The files cannot be copied to {folder}.", folder=folder), str(error)
-        ) from None
-    return replace(snapshot, path=folder, size_bytes=sum(file.size or 0 for file in chosen))
+    raise _nothing_found(reference, source, troubles, request.locked)
 
 
 def _nothing_found(
-    reference: RepoReference, source: str, troubles: Sequence[tuple[str, SourceUnavailable]]
+    reference: RepoReference,
+    source: str,
+    troubles: Sequence[tuple[str, SourceUnavailable]],
+    locked: LockEntry | None,
 ) -> UserError:
     what = _("'{name}' could not be pulled.", name=reference.name)
+    if locked is not None:
+        what = _("'{name}' could not be pulled as it is locked.", name=reference.name)
     if not troubles:
         return UserError(
             what,
@@ -172,6 +188,8 @@ def _nothing_found(
 def _next_step(reference: RepoReference, source: str, troubles: set[str]) -> str:
     if reference.package_id is not None:
         return _('Type %pip install "swift_jupyter[demo]" and try again.')
+    if "changed" in troubles:
+        return _("Download without the lock to take what is there now; that renews the lock.")
     if troubles <= {"not_found", "incomplete"} and source == "cache":
         return _("Try it with --source auto.")
     if troubles == {"not_found"}:

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-
-def size_text(size: float) -> str:
-    """Return `size` bytes in decimal units, such as ``135.2 MB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(size) < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
+from swift_jupyter.files import size_text as size_text
 
 
 def folder_size(folder: Path) -> int:
@@ -47,6 +40,12 @@ class Snapshot:
         The commit or branch, when the source knows one.
     size_bytes : int
         Bytes of all files.
+    hub : str or None
+        The hub whose listing it follows, where that is known.
+    commit : str or None
+        The commit that this hub named; see `RepoListing`.
+    notices : tuple of str
+        What the user should know about this pull.
     """
 
     repo_id: str
@@ -54,7 +53,10 @@ class Snapshot:
     source: str
     path: Path
     revision: str | None
-    size_bytes: int = field(default=0)
+    size_bytes: int = 0
+    hub: str | None = None
+    commit: str | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def size_str(self) -> str:
@@ -63,4 +65,13 @@ class Snapshot:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return {**asdict(self), "path": str(self.path)}
+        return {**asdict(self), "path": str(self.path), "notices": list(self.notices)}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Snapshot:
+        """Build a snapshot from what `to_dict` gave, read from JSON."""
+        known = {spec.name for spec in fields(cls)}
+        values = {name: item for name, item in value.items() if name in known}
+        values["path"] = Path(values["path"])
+        values["notices"] = tuple(values.get("notices", ()))
+        return cls(**values)

@@ -22,6 +22,7 @@ _LINE = re.compile(r"^\s*(?:[\w.,][\w.,\s]*=\s*)?%{1,2}swift\s+(?P<rest>.*)$", r
 _CELL = re.compile(r"^\s*%%swift\s+(?P<command>[\w-]+)")
 _REMEMBERED_SECONDS = 5.0
 _MOST = 200
+_SOURCES = ("auto", "modelscope", "huggingface", "node", "cache", "local")
 
 
 class SwiftMatcher:
@@ -112,11 +113,16 @@ class SwiftMatcher:
     def _read(self, kind: str) -> list[str]:
         if kind == "setting":
             return list(FIELDS)
+        if kind in ("mirror", "source"):
+            from swift_jupyter.hub.mirrors.lists import known_mirrors
+
+            mirrors = [mirror.name for mirror in known_mirrors()]
+            return [*_SOURCES, *mirrors] if kind == "source" else mirrors
         if kind in ("run", "adapter"):
             from swift_jupyter.runs.index import list_runs
 
             return [run.id for run in list_runs(self._settings())]
-        from swift_jupyter.hub.cache import scan_cache
+        from swift_jupyter.hub.cache.scan import scan_cache
 
         entries = scan_cache(self._settings()).entries
         if kind == "cached":

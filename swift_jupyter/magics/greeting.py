@@ -13,21 +13,23 @@ def mention_runs(settings: Settings) -> None:
     index = RunIndex(settings)
     for run in index.active():
         status = run.status()
-        step = f"{status.step}/{status.max_steps}" if status.max_steps else "0"
+        where = status.detail or _(
+            "step {step}", step=status.progress_text if status.max_steps else "0"
+        )
         if State(status.state).active:
             print(
                 _(
-                    "Run {id} is at work (step {step}). To watch it: %swift runs attach {id}",
+                    "Run {id} is at work ({where}). To watch it: %swift runs attach {id}",
                     id=status.id,
-                    step=step,
+                    where=where,
                 )
             )
         elif status.state == State.LOST.value:
             print(
                 _(
-                    "Run {id} was lost at step {step}. To go on: %swift runs resume {id}",
+                    "Run {id} was lost ({where}). To go on: %swift runs resume {id}",
                     id=status.id,
-                    step=step,
+                    where=where,
                 )
             )
             index.finish(status.id)

@@ -11,7 +11,7 @@ from IPython.core.magic import (
     needs_local_scope,
     no_var_expand,
 )
-from traitlets import Bool, Enum, Unicode
+from traitlets import Bool, Enum, Int, Unicode
 
 from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.parsing import ParsedCommand, parse
@@ -25,7 +25,7 @@ from swift_jupyter.magics.completion import SwiftMatcher
 from swift_jupyter.magics.expansion import expand_words, resolver
 from swift_jupyter.magics.words import split_line
 from swift_jupyter.sdk import session
-from swift_jupyter.settings import FIELDS, Settings, load_settings
+from swift_jupyter.settings import FIELDS, SECRETS, AddressText, SecretText, Settings, load_settings
 
 _DOCUMENTATION = """The life of a language model: {commands}.
 
@@ -44,8 +44,18 @@ def _trait(name: str) -> Any:
     choices, words = FIELDS[name].metadata["choices"], FIELDS[name].metadata["help"]
     if choices:
         return Enum(choices, default_value=None, allow_none=True, help=words).tag(config=True)
-    kind = Bool if FIELDS[name].type == "bool" else Unicode
+    kind = {"bool": Bool, "int": Int}.get(str(FIELDS[name].type), Unicode)
+    if name in SECRETS or name == "nodes":
+        kind = _MaskedTrait
     return kind(None, allow_none=True, help=words).tag(config=True)
+
+
+class _MaskedTrait(Unicode):
+    """A text that ``%config SwiftMagics`` shows masked."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        masked = SecretText if self.name in SECRETS else AddressText
+        return masked(super().validate(obj, value))
 
 
 @magics_class
@@ -59,6 +69,11 @@ class SwiftMagics(Magics):
     cache_dir = _trait("cache_dir")
     state_dir = _trait("state_dir")
     output_root = _trait("output_root")
+    nodes = _trait("nodes")
+    max_connections = _trait("max_connections")
+    modelscope_token = _trait("modelscope_token")
+    huggingface_token = _trait("huggingface_token")
+    node_token = _trait("node_token")
     display = _trait("display")
     short_errors = _trait("short_errors")
 

@@ -59,6 +59,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def progress_file(self) -> Path:
+        """`progress.json`: how far it is, replaced as a whole."""
+        return self.path / "progress.json"
+
+    @property
     def lock_file(self) -> Path:
         """The lock that keeps two workers out of one folder."""
         return self.path / "control" / "worker.lock"

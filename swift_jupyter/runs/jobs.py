@@ -1,4 +1,4 @@
-"""The jobs that a worker can do: which function of the engine belongs to which command."""
+"""The jobs that a worker can do: which function belongs to which command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ from swift_jupyter.i18n import translate as _
 
 Job = Callable[..., dict[str, Any]]
 
-_JOBS = {"sft": "swift_jupyter.engine.training.sft:train"}
+_JOBS = {
+    "sft": "swift_jupyter.engine.training.sft:train",
+    "download": "swift_jupyter.hub.download_job:download",
+    "mirror": "swift_jupyter.hub.node.job:work",
+    "deploy": "swift_jupyter.engine.inference.server.job:work",
+}
 
 
 def load_job(command: str) -> Job:

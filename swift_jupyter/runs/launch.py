@@ -19,7 +19,8 @@ from swift_jupyter.runs.index import RunIndex
 from swift_jupyter.runs.process import ProcessIdentity, identify
 from swift_jupyter.runs.record import RunRecord, State
 from swift_jupyter.runs.run import Run
-from swift_jupyter.settings import Settings
+from swift_jupyter.runs.words import after_done
+from swift_jupyter.settings import Settings, secret_variables
 
 _LOCK_SECONDS = 5.0
 
@@ -75,13 +76,13 @@ def launch(
             title=title,
             launcher=identify(),
             options=options,
-            settings=dataclasses.asdict(settings),
+            settings=dataclasses.asdict(settings.without_secrets()),
             created=time.time(),
             cwd=str(Path.cwd()),
         )
         folder.write(record)
         index.add(record.id, folder)
-        _start_worker(folder, record.cwd)
+        _start_worker(folder, record.cwd, settings)
     except OSError as error:
         discard_run_folder(folder)
         raise UserError(
@@ -116,7 +117,7 @@ def resume(run: Run, settings: Settings) -> Run:
             _check_resumable(run)
             _requeue(run)
         RunIndex(settings).add(run.id, run.folder)
-        _start_worker(run.folder, run.record().cwd)
+        _start_worker(run.folder, run.record().cwd, settings)
     except Timeout:
         raise _still_at_work(run) from None
     except OSError as error:
@@ -141,7 +142,7 @@ def _check_resumable(run: Run) -> None:
     if state is State.DONE:
         raise UserError(
             _("{id} is done, so there is nothing to resume.", id=run.id),
-            next_step=_("To use it: %swift infer --adapters {path}", path=run.path),
+            next_step=after_done(run.record().command, run.path),
         )
 
 
@@ -162,7 +163,7 @@ def _requeue(run: Run) -> None:
     )
 
 
-def _start_worker(folder: RunFolder, cwd: str) -> None:
+def _start_worker(folder: RunFolder, cwd: str, settings: Settings) -> None:
     """Start the worker in a session of its own, where the run was first launched.
 
     An interrupt, restart or shutdown of the kernel reaches its process group only,
@@ -176,7 +177,13 @@ def _start_worker(folder: RunFolder, cwd: str) -> None:
     )
     # A file such as `datasets.py` beside the notebook must not shadow a library. The
     # variable, known from Python 3.11 on, is for the worker's own children.
-    environment = {"GOMP_SPINCOUNT": _spin_count(), **os.environ, "PYTHONSAFEPATH": "1"}
+    # Tokens go the way on which every process finds settings, and never into a file.
+    environment = {
+        "GOMP_SPINCOUNT": _spin_count(),
+        **os.environ,
+        **secret_variables(settings),
+        "PYTHONSAFEPATH": "1",
+    }
     with folder.log_file.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-u", "-c", program, str(folder.path)],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from swift_jupyter.hub.download_progress import DownloadProgress, read_download_progress
 from swift_jupyter.journal import JournalReader
 from swift_jupyter.runs.record import RunRecord, State
 from swift_jupyter.runs.run import Run
@@ -26,6 +28,8 @@ class RunProgress:
         What is being done now, and how far it is.
     notices : list of str
         What the user should know.
+    download : DownloadProgress or None
+        How far a download is; None for other runs.
     """
 
     record: RunRecord
@@ -36,6 +40,7 @@ class RunProgress:
     phase_done: int | None = None
     phase_total: int | None = None
     notices: list[str] = field(default_factory=list)
+    download: DownloadProgress | None = None
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """Return the steps and values at which `key` was logged."""
@@ -75,6 +80,7 @@ class ProgressReader:
         self._run = run
         self._metrics = JournalReader(run.folder.metrics_file)
         self._events = JournalReader(run.folder.events_file)
+        self._written = 0
         record = run.record()
         self._progress = RunProgress(record, run.folder.state(record), str(run.path))
 
@@ -90,7 +96,17 @@ class ProgressReader:
         progress.rows.extend(rows)
         for event in self._events.new_rows():
             self._take(event)
+        if progress.record.command == "download":
+            self._read_download()
         return progress
+
+    def _read_download(self) -> None:
+        path = self._run.folder.progress_file
+        with contextlib.suppress(OSError):
+            written = path.stat().st_mtime_ns
+            if written != self._written:
+                self._written = written
+                self._progress.download = read_download_progress(path) or self._progress.download
 
     def _take(self, event: dict[str, Any]) -> None:
         progress = self._progress

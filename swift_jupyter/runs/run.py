@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swift_jupyter.hub.download_progress import read_download_progress
+from swift_jupyter.hub.snapshot import size_text
 from swift_jupyter.journal import parse_rows, read_rows
 from swift_jupyter.runs.folder import RunFolder
 from swift_jupyter.runs.process import kill
@@ -33,6 +35,15 @@ class RunStatus:
     loss: float | None
     output_dir: str
     created: float
+    share: float | None = None
+    detail: str = ""
+
+    @property
+    def progress_text(self) -> str:
+        """How far it is, in a few words; empty when that is not known."""
+        if self.detail:
+            return self.detail
+        return f"{self.step}/{self.max_steps}" if self.max_steps else ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -106,7 +117,20 @@ class Run:
             loss=next((row["loss"] for row in reversed(rows) if row.get("loss") is not None), None),
             output_dir=str(self.path),
             created=record.created,
+            **self._download_status(record),
         )
+
+    def _download_status(self, record: RunRecord) -> dict[str, Any]:
+        if record.command != "download":
+            return {}
+        known = read_download_progress(self.folder.progress_file)
+        if known is None:
+            return {}
+        done, total = size_text(known.done_bytes), known.total_bytes
+        return {
+            "share": known.share,
+            "detail": f"{done}/{size_text(total)}" if total is not None else done,
+        }
 
     def request_stop(self) -> None:
         """Ask for a checkpoint and a clean stop at the next step; returns at once."""

@@ -13,6 +13,7 @@ from typing import Protocol
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.runs.progress import ProgressReader, RunProgress
 from swift_jupyter.runs.run import Run
+from swift_jupyter.runs.words import on_kill, on_stop
 
 _POLL_SECONDS = 0.2
 
@@ -81,14 +82,10 @@ def _counted_interrupts() -> Iterator[_Interrupts]:
 
 
 def _handle_interrupt(run: Run, view: RunView, interrupts: int) -> None:
+    command = run.record().command
     if interrupts == 1:
         run.request_stop()
-        view.message(
-            _(
-                "Stopping: the run saves a checkpoint after this step. "
-                "Interrupt again to kill it at once."
-            )
-        )
+        view.message(f"{on_stop(command)} {_('Interrupt again to kill it at once.')}")
     else:
         run.kill()
-        view.message(_("Killed. The last checkpoint is kept."))
+        view.message(on_kill(command))

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from swift_jupyter.runs.index import RunIndex
 from swift_jupyter.runs.jobs import load_job
 from swift_jupyter.runs.process import identify
 from swift_jupyter.runs.record import State
+from swift_jupyter.settings import with_secrets
 
 _PHASE_INTERVAL = 0.2
+_PROGRESS_INTERVAL = 0.5
 _RESERVE_BYTES = 64 * 1024
 _REFUSED = 3
 _MEMORY_MESSAGES = ("out of memory", "allocate memory")
@@ -48,6 +51,7 @@ class FolderReporter:
         self._phase = ""
         self._phase_time = 0.0
         self._unwritten: list[dict[str, Any]] = []
+        self._progress_time = float("-inf")
 
     def stop_on_signal(self, _number: int, _frame: object) -> None:
         """Signal handler: SIGTERM asks for the same as the stop file."""
@@ -74,6 +78,15 @@ class FolderReporter:
             while self._unwritten:
                 append_row(self._folder.metrics_file, self._unwritten[0])
                 del self._unwritten[0]
+
+    def progress(self, state: Mapping[str, Any], *, last: bool = False) -> None:
+        """Replace `progress.json`, at most twice a second; the last state always."""
+        now = time.monotonic()
+        if not last and now - self._progress_time < _PROGRESS_INTERVAL:
+            return
+        self._progress_time = now
+        with contextlib.suppress(OSError):
+            write_json_atomically(self._folder.progress_file, dict(state), durable=False)
 
     def checkpoint(self, path: Path, step: int) -> None:
         """Append a checkpoint."""
@@ -135,7 +148,8 @@ def _run_job(folder: RunFolder, reporter: FolderReporter) -> tuple[State, str]:
     try:
         job = load_job(record.command)
         folder.write(dataclasses.replace(record, state=State.RUNNING))
-        result = job(record.options, folder.path, record.read_settings(), reporter)
+        settings = with_secrets(record.read_settings())
+        result = job(record.options, folder.path, settings, reporter)
         write_json_atomically(folder.result_file, result)
     except UserError as error:
         print(error, file=sys.stderr, flush=True)

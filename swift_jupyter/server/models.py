@@ -7,7 +7,8 @@ from typing import Any
 import tornado.web
 from jupyter_server.auth.decorator import authorized
 
-from swift_jupyter.hub.cache import scan_cache
+from swift_jupyter.hub.cache.entries import CachedRepo
+from swift_jupyter.hub.cache.scan import scan_cache
 from swift_jupyter.hub.endpoints import read_environment
 from swift_jupyter.hub.packages import packages_root
 from swift_jupyter.i18n import translate as _
@@ -30,9 +31,14 @@ def _list_models() -> dict[str, Any]:
     listing = scan_cache(settings)
     return {
         "cache": _cache_folders(settings),
-        "models": [entry.to_dict() for entry in listing.entries if entry.kind == "model"],
+        "models": [_row(entry) for entry in listing.entries if entry.kind == "model"],
         "warnings": list(listing.warnings),
     }
+
+
+def _row(entry: CachedRepo) -> dict[str, Any]:
+    """Return an entry; its hub is a text for people, who see all of them."""
+    return {**entry.to_dict(), "hub": ", ".join(entry.hubs)}
 
 
 def _cache_folders(settings: Settings) -> dict[str, str]:

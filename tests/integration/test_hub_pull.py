@@ -1,9 +1,8 @@
-"""Pulls from both hubs by their unmodified clients, against servers on the loopback device."""
+"""Pulls from both hubs, against servers on the loopback device that speak their protocols."""
 
 import hashlib
 import os
 import pickle
-import random
 import signal
 import socket
 import subprocess
@@ -12,78 +11,37 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from fake_hub import FOREVER, FakeHub, Faults, free_dead_url
+from hub_machine import (
+    DATASET,
+    HUBS,
+    MODEL,
+    PULLED,
+    REFERENCE,
+    WEIGHTS,
+    Machine,
+    files_in,
+    two_hubs,
+)
 
 from swift_jupyter.errors import UserError
-from swift_jupyter.hub.cache import scan_cache
+from swift_jupyter.hub.cache.scan import scan_cache
 from swift_jupyter.hub.listing import RemoteFile
 from swift_jupyter.hub.progress import PullProgress
 from swift_jupyter.hub.pull import pull
 from swift_jupyter.hub.reference import RepoReference
-from swift_jupyter.hub.snapshot import Snapshot
 from swift_jupyter.hub.sources import hubs
-from swift_jupyter.hub.transfer.channel import TransferFailed
-from swift_jupyter.hub.transfer.plan import check_room
+from swift_jupyter.hub.store.store import Store
+from swift_jupyter.hub.transfer.plan import check_rooms
 from swift_jupyter.settings import Settings
-
-WEIGHTS = random.Random(1).randbytes(3_000_000)
-MODEL = {
-    "config.json": b'{"model_type": "llama"}',
-    "model.safetensors": WEIGHTS,
-    "pytorch_model.bin": b"the same again",
-    "sub folder/note-中.txt": b"hello",
-}
-DATASET = {f"part-{number:03}.jsonl": b'{"a": 1}\n' * number for number in range(210)}
-PULLED = {"config.json", "model.safetensors", "sub folder/note-中.txt"}
-HUBS = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}
-REFERENCE = RepoReference.of_hub("lab/tiny")
-
-
-class Machine:
-    """A user's machine: two hubs, an environment and settings."""
-
-    def __init__(self, root: Path, modelscope: FakeHub, huggingface: FakeHub) -> None:
-        self.root = root
-        self.hubs = {"modelscope": modelscope, "huggingface": huggingface}
-        self.settings = Settings(cache_dir=str(root / "own"))
-        # Nothing of the surrounding environment may turn an outcome.
-        self.environ = {
-            "PATH": os.environ.get("PATH", ""),
-            "HOME": str(root),
-            "LANGUAGE": "en",
-            "NO_PROXY": "127.0.0.1",
-            "MODELSCOPE_ENDPOINT": modelscope.url,
-            "HF_ENDPOINT": huggingface.url,
-        }
-        self.reports: list[PullProgress] = []
-
-    def pull(self, reference: RepoReference = REFERENCE, **options: object) -> Snapshot:
-        return pull(
-            reference,
-            self.settings,
-            environ=self.environ,
-            report=self.reports.append,
-            **options,  # type: ignore[arg-type]
-        )
-
-    def unplug(self) -> None:
-        self.environ["MODELSCOPE_ENDPOINT"] = self.environ["HF_ENDPOINT"] = free_dead_url()
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    content = {("model", "lab/tiny"): dict(MODEL), ("dataset", "lab/rows"): dict(DATASET)}
-    with FakeHub(dict(content)) as modelscope, FakeHub(dict(content)) as huggingface:
-        yield Machine(tmp_path, modelscope, huggingface)
-
-
-def files_in(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    with two_hubs(tmp_path) as machine:
+        yield machine
 
 
 @pytest.fixture(params=sorted(HUBS))
@@ -100,13 +58,15 @@ def test_pull_from_one_hub(machine: Machine, hub: str) -> None:
     assert snapshot.size_bytes == sum(len(MODEL[name]) for name in PULLED)
     # And the phases came in order, with bytes that end at the total
     phases = list(dict.fromkeys(report.phase for report in machine.reports))
-    assert phases == ["listing", "downloading", "verifying"]
-    for phase in ("downloading", "verifying"):
-        last = [report for report in machine.reports if report.phase == phase][-1]
-        assert last.done_bytes == last.total_bytes == snapshot.size_bytes
+    assert phases == ["listing", "downloading", "publishing"]
+    # Bytes are verified as they arrive, so that the end of the transfer is that of both.
+    last = [report for report in machine.reports if report.phase == "downloading"][-1]
+    assert last.done_bytes == last.total_bytes == snapshot.size_bytes
+    assert last.finished_files == last.total_files == len(PULLED)
     # And the scan calls it complete
     [entry] = scan_cache(machine.settings, machine.environ).entries
-    assert (entry.repo_id, entry.hub, entry.complete) == ("lab/tiny", HUBS[hub], True)
+    assert (entry.repo_id, entry.complete) == ("lab/tiny", True)
+    assert HUBS[hub] in entry.hub
 
 
 def test_second_pull_needs_no_network(machine: Machine, hub: str) -> None:
@@ -231,9 +191,11 @@ def test_dataset_with_several_pages(machine: Machine, hub: str) -> None:
     # And a later pull knows from the record that nothing lacks
     machine.unplug()
     assert machine.pull(reference).source == "cache"
-    (snapshot.path / "part-007.jsonl").unlink()
+    machine.remove("part-007.jsonl")
     with pytest.raises(UserError, match=r"part-007\.jsonl is missing"):
         machine.pull(reference, source="cache")
+    # And what the store still has is shown again, without a network
+    assert files_in(machine.pull(reference).path) == DATASET
 
 
 def test_patterns_choose_files(machine: Machine, hub: str) -> None:
@@ -272,8 +234,10 @@ def test_local_dir_from_the_cache_is_a_copy(machine: Machine, tmp_path: Path) ->
 
 
 def test_cached_part_of_a_model_is_not_taken_for_the_model(machine: Machine, hub: str) -> None:
-    snapshot = machine.pull(source=hub)
-    (snapshot.path / "model.safetensors").unlink()
+    machine.pull(source=hub)
+    machine.remove("model.safetensors")
+    with pytest.raises(UserError, match=r"model\.safetensors is missing"):
+        machine.pull(source="cache")
     assert machine.pull().source != "cache"
     assert files_in(machine.pull(source=hub).path)["model.safetensors"] == WEIGHTS
 
@@ -314,8 +278,7 @@ def test_lasting_damage_is_named_and_nothing_wrong_stays(machine: Machine, hub: 
     with pytest.raises(UserError) as caught:
         machine.pull(source=hub)
     assert "damaged" in caught.value.why
-    if hub == "huggingface":
-        assert "expected" in caught.value.why and "got" in caught.value.why
+    assert "expected" in caught.value.why and "got" in caught.value.why
     # Then no wrong byte is left under a right name, and the cache offers nothing
     for path in (machine.root / ".cache").rglob("*"):
         if path.is_file() and path.name == "model.safetensors":
@@ -326,7 +289,9 @@ def test_lasting_damage_is_named_and_nothing_wrong_stays(machine: Machine, hub: 
 
 def test_damage_at_the_first_hub_is_healed_by_the_second(machine: Machine) -> None:
     machine.hubs["modelscope"].faults = Faults(flip=FOREVER)
-    assert machine.pull().source == "Hugging Face"
+    snapshot = machine.pull()
+    assert files_in(snapshot.path) == {name: MODEL[name] for name in PULLED}
+    assert machine.hubs["huggingface"].byte_requests
 
 
 @pytest.mark.parametrize("path", ["../../evil", "/tmp/evil", "a/../../evil", "..\\evil"])
@@ -407,9 +372,21 @@ def test_files_of_the_working_folder_do_not_disturb(
 
 def test_full_disk_is_told_before_the_transfer(tmp_path: Path) -> None:
     # Given a listing that is larger than any disk, for a folder that is not there yet
-    with pytest.raises(TransferFailed) as caught:
-        check_room(tmp_path / "not" / "yet", [RemoteFile("x", 1 << 60)], 0)
-    assert caught.value.trouble == "disk_full"
+    file = RemoteFile("x", 1 << 60, "0" * 64)
+    with pytest.raises(UserError, match="not enough room") as caught:
+        check_rooms(Store(tmp_path / "not" / "yet"), [file], [file], [tmp_path])
+    assert "1152921.5 TB" in caught.value.why
+
+
+def test_listed_size_beyond_the_disk_is_refused_before_a_byte_comes(
+    machine: Machine, hub: str
+) -> None:
+    entry = {"Path": "x.safetensors", "Type": "blob", "Size": 1 << 60, "Sha256": "0" * 64}
+    entry |= {"path": "x.safetensors", "type": "file", "size": 1 << 60, "oid": "0" * 40}
+    machine.hubs[hub].faults = Faults(extra_entries=[entry])
+    with pytest.raises(UserError, match="not enough room"):
+        machine.pull(source=hub)
+    assert not machine.hubs[hub].byte_requests
 
 
 def interrupted_pull(machine: Machine, hub: str, ready: Callable[[], bool]) -> float:
@@ -438,44 +415,77 @@ def interrupted_pull(machine: Machine, hub: str, ready: Callable[[], bool]) -> f
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_interrupt_keeps_what_arrived_and_the_next_pull_goes_on(machine: Machine) -> None:
+def test_interrupt_keeps_what_arrived_and_the_next_pull_goes_on(machine: Machine, hub: str) -> None:
     # Given a slow transfer that is interrupted half-way
-    hub = machine.hubs["modelscope"]
-    hub.faults = Faults(chunk_pause=0.1)
-    cache = machine.root / ".cache" / "modelscope"
+    server = machine.hubs[hub]
+    server.faults = Faults(chunk_pause=0.1)
+    parts = machine.settings.cache_path / "store" / "parts"
 
-    def partial() -> list[Path]:
-        return [path for path in cache.rglob("*.incomplete") if path.stat().st_size > 500_000]
+    def ready() -> bool:
+        states = [path.stat() for path in parts.glob("*.part")]
+        return any(state.st_blocks * 512 > 500_000 for state in states)
 
-    assert interrupted_pull(machine, "modelscope", lambda: bool(partial())) < 4
-    [kept] = partial()
-    arrived = kept.stat().st_size
+    assert interrupted_pull(machine, hub, ready) < 4
+    [kept] = parts.glob("*.part")
+    arrived = kept.stat().st_blocks * 512
+    assert arrived > 500_000
     # Then the part is not taken for the whole
     with pytest.raises(UserError):
         machine.pull(source="cache")
-    # And the same call goes on from there
-    hub.faults = Faults()
-    snapshot = machine.pull(source="modelscope")
-    assert hub.ranges and int(hub.ranges[-1].split()[-1]) >= arrived
+    # And the same call goes on from there, and has the finished files already
+    server.faults = Faults()
+    server.sent.clear()
+    snapshot = machine.pull(source=hub)
     assert files_in(snapshot.path)["model.safetensors"] == WEIGHTS
+    assert set(server.sent) == {"model.safetensors"}
+    assert server.sent["model.safetensors"] <= len(WEIGHTS) - arrived + 200_000
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals")
-def test_interrupt_of_huggingface_keeps_finished_files(machine: Machine) -> None:
-    hub = machine.hubs["huggingface"]
-    hub.faults = Faults(chunk_pause=0.1)
-    cache = machine.root / ".cache" / "huggingface"
+def test_transfer_ends_with_its_parent_and_keeps_what_arrived(machine: Machine, hub: str) -> None:
+    # Given a slow transfer of a program that is killed
+    server = machine.hubs[hub]
+    server.faults = Faults(chunk_pause=0.1)
+    parts = machine.settings.cache_path / "store" / "parts"
+    code = (
+        "import pickle, sys\n"
+        "from swift_jupyter.hub.pull import pull\n"
+        "reference, settings, environ, source = pickle.load(sys.stdin.buffer)\n"
+        "pull(reference, settings, environ=environ, source=source)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) as program:
+        assert program.stdin is not None
+        pickle.dump((REFERENCE, machine.settings, machine.environ, hub), program.stdin)
+        program.stdin.close()
+        deadline = time.monotonic() + 20
+        while not any(path.stat().st_blocks > 1000 for path in parts.glob("*.part")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        children = psutil.Process(program.pid).children()
+        program.kill()
+    # Then its process goes as well
+    assert children
+    _gone, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
+    # And what had arrived is not fetched again
+    arrived = sum(path.stat().st_blocks * 512 for path in parts.glob("*.part"))
+    server.faults = Faults()
+    server.sent.clear()
+    assert files_in(machine.pull(source=hub).path)["model.safetensors"] == WEIGHTS
+    assert server.sent["model.safetensors"] <= len(WEIGHTS) - arrived + 200_000
 
-    def started() -> bool:
-        blobs = [path for path in cache.rglob("blobs/*") if path.is_file()]
-        small = [path for path in blobs if path.suffix != ".incomplete"]
-        return len(small) == 2 and len(blobs) == 3
 
-    assert interrupted_pull(machine, "huggingface", started) < 4
-    assert not list(cache.rglob("*.incomplete")), "the client would never continue it"
-    hub.faults = Faults()
-    hub.requests.clear()
-    snapshot = machine.pull(source="huggingface")
-    assert files_in(snapshot.path)["model.safetensors"] == WEIGHTS
-    fetched = [line for line in hub.requests if line.startswith("GET /lab/tiny/resolve")]
-    assert len(fetched) == 1 and fetched[0].endswith("model.safetensors")
+def test_tokens_are_not_in_the_list_of_processes(machine: Machine) -> None:
+    # Given a transfer under way with a token
+    machine.environ["HF_TOKEN"] = "hf_s3cret"
+    machine.hubs["huggingface"].faults = Faults(chunk_pause=0.05)
+    seen: list[str] = []
+
+    def look(_progress: PullProgress) -> None:
+        for child in psutil.Process().children():
+            seen.append(" ".join(child.cmdline()) + repr(child.environ()))
+
+    pull(REFERENCE, machine.settings, source="huggingface", environ=machine.environ, report=look)
+    assert any("swift_jupyter.hub.transfer.child" in text for text in seen)
+    assert not any("hf_s3cret" in text for text in seen)
+    assert machine.hubs["huggingface"].credentials == {"Bearer hf_s3cret"}

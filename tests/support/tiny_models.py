@@ -17,8 +17,9 @@ def build_tiny_model(
     template: str | None = CHATML,
     positions: int = 512,
     tied: bool = True,
+    family: str = "llama",
 ) -> Path:
-    """Save a random Llama with a byte-level tokenizer, and return its folder.
+    """Save a random model with a byte-level tokenizer, and return its folder.
 
     Parameters
     ----------
@@ -34,12 +35,15 @@ def build_tiny_model(
         How many tokens the model can take.
     tied : bool
         Whether the output layer shares the embedding's weights.
+    family : str
+        ``llama``, or ``qwen2``, which has biases.
     """
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = fast_tokenizer(template)
-    config = LlamaConfig(
+    config = AutoConfig.for_model(
+        family,
         vocab_size=len(tokenizer),
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -54,7 +58,7 @@ def build_tiny_model(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).to(torch.float32)
+        model = AutoModelForCausalLM.from_config(config).to(torch.float32)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from swift_jupyter.errors import UserError
-from swift_jupyter.hub.cache import CachedRepo, scan_cache
-from swift_jupyter.hub.removal import plan_removal
+from swift_jupyter.hub.cache.entries import CachedRepo
+from swift_jupyter.hub.cache.removal import plan_removal
+from swift_jupyter.hub.cache.scan import scan_cache
 from swift_jupyter.settings import Settings
 
 COMMIT = "a" * 40
@@ -251,7 +252,8 @@ def test_scanning_imports_nothing_heavy() -> None:
     import sys
 
     code = (
-        "import sys, swift_jupyter.hub.cache, swift_jupyter.hub.removal, swift_jupyter.hub.pull,"
+        "import sys, swift_jupyter.hub.cache.scan, swift_jupyter.hub.cache.removal,"
+        " swift_jupyter.hub.pull,"
         " swift_jupyter.engine.models.catalogue\n"
         "heavy = {'torch', 'transformers', 'datasets', 'modelscope', 'modelscope_hub',"
         " 'huggingface_hub', 'pandas', 'numpy', 'IPython'}\n"

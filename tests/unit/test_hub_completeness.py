@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from swift_jupyter.hub.completeness import (
+from swift_jupyter.hub.cache.completeness import (
     has_partial_files,
     missing_from_listing,
     missing_from_model,

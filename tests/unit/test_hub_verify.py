@@ -7,8 +7,8 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swift_jupyter.hub.cache.verify import verify_files
 from swift_jupyter.hub.listing import RemoteFile
-from swift_jupyter.hub.verify import verify_files
 
 
 @given(content=st.binary(min_size=1, max_size=200), position=st.integers(min_value=0))

@@ -10,8 +10,12 @@ from typing import Any
 
 import pytest
 from jupyter_server.auth import Authorizer
+from stored_models import MODEL, fill, listing_of
 from tornado.httpclient import HTTPClientError
 
+from swift_jupyter.hub.cache.records import record_snapshot
+from swift_jupyter.hub.store.export import export_huggingface, export_modelscope
+from swift_jupyter.hub.store.store import open_store
 from swift_jupyter.runs.folder import RunFolder, create_run_folder
 from swift_jupyter.runs.index import RunIndex
 from swift_jupyter.runs.process import ProcessIdentity, identify
@@ -113,6 +117,28 @@ async def test_models_are_listed_without_the_datasets(ask: Any, places: dict[str
     assert model["size_str"]
     assert model["complete"] is False
     assert model["path"] == str(hub / "models--org--half")
+
+
+async def test_a_model_in_both_caches_is_one_row(ask: Any, places: dict[str, Path]) -> None:
+    # Given a model that a pull has shown in both hubs' caches, and pinned
+    settings = load_settings()
+    store, listing = open_store(settings), listing_of(MODEL)
+    fill(store, MODEL)
+    for show, cache in (
+        (export_modelscope, places["MODELSCOPE_CACHE"]),
+        (export_huggingface, places["HF_HOME"] / "hub"),
+    ):
+        folder = show(store, listing, listing.files, cache, "lab/tiny")
+        record_snapshot(settings, folder, listing, "ModelScope")
+    store.pins.pin("model", "lab/tiny")
+    # When the models are asked for
+    _status, answer = await ask("models")
+    # Then there is one, which names both hubs
+    [model] = answer["models"]
+    assert model["hub"] == "ModelScope, Hugging Face"
+    assert model["hubs"] == ["ModelScope", "Hugging Face"]
+    assert model["complete"] is True and model["progress"] is None
+    assert model["pinned"] is True
 
 
 async def test_a_broken_settings_file_is_explained(ask: Any, places: dict[str, Path]) -> None:

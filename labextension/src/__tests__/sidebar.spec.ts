@@ -153,7 +153,28 @@ describe('runs', () => {
       'sft · org/tiny · running · step 30 of 120 · loss 1.235'
     );
     const progress = getByRole<HTMLProgressElement>(node, 'progressbar');
-    expect([progress.value, progress.max]).toEqual([30, 120]);
+    expect([progress.value, progress.max]).toEqual([0.25, 1]);
+  });
+
+  it('show how far a download is', async () => {
+    server.runEntries = [
+      aRun({
+        command: 'download',
+        step: 0,
+        max_steps: 0,
+        loss: null,
+        share: 0.5,
+        detail: '2.0 GB of 4.0 GB, 80 MB/s'
+      })
+    ];
+
+    const node = await show();
+
+    expect(node.textContent).toContain(
+      'download · org/tiny · running · 2.0 GB of 4.0 GB, 80 MB/s'
+    );
+    const progress = getByRole<HTMLProgressElement>(node, 'progressbar');
+    expect([progress.value, progress.max]).toEqual([0.5, 1]);
   });
 
   it('show why they failed, a diverged loss and no step', async () => {

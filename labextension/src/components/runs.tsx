@@ -73,14 +73,15 @@ function Progress(props: {
   trans: TranslationBundle;
 }): JSX.Element | null {
   const { run, trans } = props;
-  if (!STOPPABLE.has(run.state) || !run.max_steps) {
+  const share = run.max_steps ? run.step / run.max_steps : run.share;
+  if (!STOPPABLE.has(run.state) || typeof share !== 'number') {
     return null;
   }
   return (
     <progress
       aria-label={trans.__('Progress of %1', run.id)}
-      max={run.max_steps}
-      value={run.step}
+      max={1}
+      value={share}
     />
   );
 }
@@ -98,6 +99,9 @@ function describe(run: IRunEntry, trans: TranslationBundle): string {
         ? trans.__('step %1 of %2', run.step, run.max_steps)
         : trans.__('step %1', run.step)
     );
+  }
+  if (run.detail) {
+    parts.push(run.detail);
   }
   if (run.loss !== null) {
     const loss =

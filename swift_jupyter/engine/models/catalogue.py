@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import re
 from collections.abc import Iterable, Sequence
@@ -12,10 +11,10 @@ from typing import Any
 
 from swift_jupyter.errors import UserError, nearest
 from swift_jupyter.hub.packages import KNOWN_PACKAGES
+from swift_jupyter.hub.pairing import known_models
 from swift_jupyter.hub.reference import RepoReference, is_repo_id
 from swift_jupyter.i18n import translate as _
 
-DATA_FILE = Path(__file__).parent / "data" / "model_ids.tsv"
 # Shares of common trigrams below this are coincidence.
 LEAST_SIMILARITY = 0.3
 
@@ -64,8 +63,6 @@ class CatalogueEntry:
 @functools.cache
 def entries() -> tuple[CatalogueEntry, ...]:
     """Return all known models, those inside Python packages first."""
-    with DATA_FILE.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
     hubs = (
         CatalogueEntry(
             row["model_type"],
@@ -76,7 +73,7 @@ def entries() -> tuple[CatalogueEntry, ...]:
             row["modality"],
             tuple(part.strip() for part in row["requires"].split(",") if part.strip()),
         )
-        for row in rows
+        for row in known_models()
     )
     packages = (
         CatalogueEntry("llama", None, None, "chatml", "LlamaForCausalLM", "text", (), package)
@@ -168,10 +165,23 @@ def _resolve_folder(name: str, folder: Path, revision: str | None) -> RepoRefere
             _("It has adapter_config.json and no config.json."),
             _("Give it with --adapters {path}.", path=name),
         )
+    trained = _trained_model(folder)
+    if trained is not None:
+        return RepoReference(name, local_path=trained)
     raise UserError(
         _("The folder {path} has no config.json.", path=name),
         _("A model's folder has config.json beside its weights."),
     )
+
+
+def _trained_model(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a run that trained all weights."""
+    found = [
+        entry
+        for entry in folder.glob("checkpoint-*")
+        if entry.name[11:].isdigit() and (entry / "config.json").is_file()
+    ]
+    return max(found, key=lambda entry: int(entry.name[11:])).resolve() if found else None
 
 
 def _existing_folder(name: str) -> Path | None:

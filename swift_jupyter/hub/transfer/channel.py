@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable
 from typing import Any, TextIO
 
 from swift_jupyter.hub.progress import Phase
@@ -26,7 +24,7 @@ class TransferFailed(Exception):
 class TransferCancelled(BaseException):
     """The parent does not want the work any more.
 
-    Not an `Exception`: the clients would take that for a bad connection and
+    Not an `Exception`: what mends bad connections would take that for one and
     try again.
     """
 
@@ -46,31 +44,15 @@ class Channel:
         self._cancelled = threading.Event()
         self._last_report = 0.0
         self._last_phase: str | None = None
-        self._on_abort: Callable[[], None] | None = None
 
     def cancel(self) -> None:
         """Make every following `progress` and `check` raise."""
         self._cancelled.set()
 
-    def on_abort(self, clean_up: Callable[[], None]) -> None:
-        """Set what is to be done when the work does not stop in time and is cut off."""
-        self._on_abort = clean_up
-
-    def abort(self) -> None:
-        """Do what `on_abort` was given; nothing it meets may keep the process alive."""
-        if self._on_abort is not None:
-            with contextlib.suppress(Exception):
-                self._on_abort()
-
     def check(self) -> None:
         """Raise `TransferCancelled` when the parent has stopped waiting."""
         if self._cancelled.is_set():
             raise TransferCancelled
-
-    def wait(self, seconds: float) -> None:
-        """Pause, and raise `TransferCancelled` as soon as the parent stops waiting."""
-        self._cancelled.wait(seconds)
-        self.check()
 
     def send(self, event: str, **values: Any) -> None:
         """Send one event."""
@@ -80,9 +62,21 @@ class Channel:
             self._stream.flush()
 
     def progress(
-        self, phase: Phase, done: int = 0, total: int | None = None, file: str | None = None
+        self,
+        phase: Phase,
+        done: int = 0,
+        total: int | None = None,
+        file: str | None = None,
+        **more: Any,
     ) -> None:
         """Report progress, at most ten times a second within one phase.
+
+        Parameters
+        ----------
+        phase, done, total, file
+            As in `PullProgress`.
+        **more
+            Further fields of `PullProgress`, as JSON values.
 
         Raises
         ------
@@ -94,4 +88,4 @@ class Channel:
         if phase == self._last_phase and now - self._last_report < REPORT_SECONDS and done != total:
             return
         self._last_report, self._last_phase = now, phase
-        self.send("progress", phase=phase, done=done, total=total, file=file)
+        self.send("progress", phase=phase, done=done, total=total, file=file, **more)

@@ -1,9 +1,8 @@
 """Entry point of a transfer process: one job on stdin, events on stdout.
 
-The hubs' clients and the model converter print, log, draw bars and need
-seconds to import. In a process of their own none of that reaches a notebook,
-and an interrupt ends them at once. The end of stdin is the wish to stop, so
-that the work also ends when the parent dies.
+Work in a process of its own leaves the kernel's interpreter free, prints
+nothing into a notebook, and is ended by an interrupt at once. The end of stdin
+is the wish to stop, so that the work also ends when the parent dies.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import threading
 import time
 import traceback
 
+from swift_jupyter.errors import UserError
 from swift_jupyter.hub.transfer.channel import Channel, TransferCancelled, TransferFailed
 
 TASKS = {
-    "modelscope": "swift_jupyter.hub.transfer.modelscope_client",
-    "huggingface": "swift_jupyter.hub.transfer.huggingface_client",
+    "pull": "swift_jupyter.hub.transfer.pull_task",
     "convert": "swift_jupyter.hub.transfer.gguf_conversion",
 }
 GRACE_SECONDS = 1.5
@@ -39,7 +38,11 @@ def main() -> int:
     except TransferCancelled:
         return CANCELLED
     except TransferFailed as error:
-        channel.send("failed", trouble=error.trouble, reason=error.reason)
+        answers = getattr(error, "answers", ())
+        channel.send("failed", trouble=error.trouble, reason=error.reason, answers=list(answers))
+        return 1
+    except UserError as error:
+        channel.send("refused", what=error.what, why=error.why, next_step=error.next_step)
         return 1
     except Exception as error:
         traceback.print_exc()
@@ -60,12 +63,11 @@ def _watch_parent(channel: Channel) -> None:
         pass
     channel.cancel()
     time.sleep(GRACE_SECONDS)
-    channel.abort()
     os._exit(CANCELLED)
 
 
 if __name__ == "__main__":
-    # Threads of a client that wait for a dead server must not hold the process.
+    # Threads that wait for a dead server must not hold the process.
     code = main()
     sys.stderr.flush()
     os._exit(code)

@@ -1,120 +1,87 @@
-"""What both hubs' clients share: the plan of a pull and the check of its result."""
+"""What a pull needs to fetch, and whether there is room for it."""
 
 from __future__ import annotations
 
-import errno
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from swift_jupyter.hub.listing import RemoteFile, UnsafePath, check_path, select_files
-from swift_jupyter.hub.snapshot import size_text
-from swift_jupyter.hub.transfer.channel import Channel, TransferFailed
-from swift_jupyter.hub.verify import Mismatch, verify_files
-from swift_jupyter.i18n import translate as _
+from swift_jupyter.files import check_room, existing_parent
+from swift_jupyter.hub.listing import RemoteFile
+from swift_jupyter.hub.store.store import Store
+from swift_jupyter.hub.transfer.part_file import part_key
 
 
-def plan_files(files: Iterable[RemoteFile], job: Mapping[str, Any]) -> list[RemoteFile]:
-    """Return the files to pull, after every listed path was checked.
+def with_hash(store: Store, file: RemoteFile) -> RemoteFile:
+    """Return `file` with its SHA-256, if the store knows it by the other hash."""
+    if file.sha256 or not file.git_sha1:
+        return file
+    found = store.find_git(file.git_sha1, file.size)
+    return replace(file, sha256=found) if found else file
+
+
+def check_rooms(
+    store: Store,
+    missing: Iterable[RemoteFile],
+    wanted: Sequence[RemoteFile],
+    roots: Iterable[Path],
+) -> None:
+    """See ahead that what is still missing fits.
+
+    On another file system than the store's the files are copies, which need
+    room of their own.
+
+    Parameters
+    ----------
+    store : Store
+        Where the files arrive; what has arrived of them is counted.
+    missing : iterable of RemoteFile
+        What is to be fetched.
+    wanted : sequence of RemoteFile
+        All that is to be shown below each of `roots`.
+    roots : iterable of Path
+        The folders of the snapshots.
 
     Raises
     ------
-    TransferFailed
-        For a path that would leave the folder, or when nothing is left.
+    UserError
+        When it does not fit.
     """
-    files = list(files)
-    for file in files:
-        try:
-            check_path(file.path)
-        except UnsafePath:
-            raise TransferFailed(
-                _("it lists the path {path}, which would leave the folder", path=repr(file.path))
-            ) from None
-    chosen = select_files(files, job["kind"], job["include"], job["exclude"])
-    if not chosen:
-        raise TransferFailed(_("no file of the repository matches the patterns"), "not_found")
-    return chosen
+    parts = store.parts()
+    check_room(
+        store.root, sum(max(0, (file.size or 0) - _arrived(parts, file)) for file in missing)
+    )
+    own = _device(store.root)
+    copies: dict[int, tuple[Path, int]] = {}
+    for root in roots:
+        device = _device(root)
+        if device != own:
+            needed = copies.get(device, (root, 0))[1] + _absent_bytes(root, wanted)
+            copies[device] = root, needed
+    for root, needed in copies.values():
+        check_room(root, needed)
 
 
-def check_room(folder: Path, files: Sequence[RemoteFile], present: int) -> None:
-    """Raise `TransferFailed` when the disk cannot hold what is still to come."""
-    needed = sum(file.size or 0 for file in files) - present
-    parent = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(parent).free
-    if needed > free:
-        raise TransferFailed(
-            _(
-                "{folder} needs {needed}, and {free} are free.",
-                folder=folder,
-                needed=size_text(needed),
-                free=size_text(free),
-            ),
-            "disk_full",
-        )
+def _arrived(parts: Path, file: RemoteFile) -> int:
+    try:
+        state = (parts / f"{part_key(file)}.part").stat()
+    except OSError:
+        return 0
+    # A part is sparse: what counts is what the disk holds of it.
+    return min(getattr(state, "st_blocks", 0) * 512, state.st_size)
 
 
-def present_bytes(folder: Path, files: Iterable[RemoteFile]) -> int:
-    """Return the bytes of the files that are in `folder` with their full size."""
+def _absent_bytes(root: Path, wanted: Iterable[RemoteFile]) -> int:
     total = 0
-    for file in files:
-        path = folder / file.path
-        if path.is_file() and file.size is not None and path.stat().st_size == file.size:
-            total += file.size
+    for file in wanted:
+        try:
+            size = (root / file.path).stat().st_size
+        except OSError:
+            size = -1
+        if size != file.size:
+            total += file.size or 0
     return total
 
 
-def verify(folder: Path, files: Sequence[RemoteFile], channel: Channel) -> list[Mismatch]:
-    """Compare the pulled files with the listing and report progress meanwhile."""
-    total = sum(file.size or 0 for file in files)
-    done = 0
-
-    def count(path: str, read: int) -> None:
-        nonlocal done
-        done += read
-        channel.progress("verifying", done, total, path)
-
-    channel.progress("verifying", 0, total)
-    return verify_files(folder, files, count)
-
-
-def corrupt(mismatch: Mismatch) -> TransferFailed:
-    """Return the failure for a file that stayed wrong."""
-    return TransferFailed(
-        _(
-            "{file} is damaged: expected {expected}, got {found}",
-            file=mismatch.path,
-            expected=mismatch.expected,
-            found=mismatch.found,
-        ),
-        "corrupt",
-    )
-
-
-def unexpected(error: BaseException, is_network: bool, status: int | None) -> TransferFailed:
-    """Return the failure for an error that a client gives no better name."""
-    if status:
-        return TransferFailed(_("it answers with HTTP {status}", status=status), "unreachable")
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return TransferFailed(lines[0], "unreachable" if is_network else "failed")
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Tell whether `error` or one of its causes says that the disk is full."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def result(
-    folder: Path, revision: str, files: Sequence[RemoteFile], listing: Sequence[RemoteFile]
-) -> dict[str, Any]:
-    """Return the values of the final event."""
-    return {
-        "path": str(folder),
-        "revision": revision,
-        "size": sum(file.size or 0 for file in files),
-        "files": [file.to_dict() for file in listing],
-    }
+def _device(folder: Path) -> int:
+    return existing_parent(folder).stat().st_dev

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from swift_jupyter.errors import UserError
-from swift_jupyter.hub.progress import Report
+from swift_jupyter.hub.progress import FileProgress, PullProgress, Report
 from swift_jupyter.hub.sources.base import SourceUnavailable
 from swift_jupyter.i18n import translate as _
 
@@ -25,8 +25,15 @@ START_SECONDS = 180.0
 STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.25
 _TAIL = 2000
-# They would confuse or break a client; what they say is in the job already.
-_DROPPED_VARIABLES = ("MS_CACHE_HOME", "MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN", "HF_ENDPOINT")
+# What they say is in the job already, and the job's process asks nobody else.
+_DROPPED_VARIABLES = (
+    "MODELSCOPE_API_TOKEN",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "SWIFT_JUPYTER_MODELSCOPE_TOKEN",
+    "SWIFT_JUPYTER_HUGGINGFACE_TOKEN",
+    "SWIFT_JUPYTER_NODE_TOKEN",
+)
 
 Event = dict[str, Any]
 
@@ -77,6 +84,8 @@ def run_job(
                 return event
             elif event["event"] == "failed":
                 raise _failure(event)
+            elif event["event"] == "refused":
+                raise UserError(event["what"], event["why"], event["next_step"])
         process.wait()
         raise SourceUnavailable(
             _("its process ended unexpectedly: {log}", log=_last_line(log) or process.returncode)
@@ -85,12 +94,22 @@ def run_job(
 
 def relay(report: Report, source: str, repo_id: str) -> Callable[[Event], None]:
     """Return a function that turns progress events into reports."""
-    from swift_jupyter.hub.progress import PullProgress
 
     def forward(event: Event) -> None:
         report(
             PullProgress(
-                source, repo_id, event["done"], event["total"], event["file"], event["phase"]
+                event.get("source") or source,
+                repo_id,
+                event["done"],
+                event["total"],
+                event["file"],
+                event["phase"],
+                event.get("bytes_per_second"),
+                event.get("seconds_left"),
+                event.get("finished_files", 0),
+                event.get("total_files"),
+                tuple(FileProgress(**file) for file in event.get("files", ())),
+                tuple(event.get("notices", ())),
             )
         )
 
@@ -123,8 +142,8 @@ def _child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     inherited = [part for part in environ.get("PYTHONPATH", "").split(os.pathsep) if part]
     folders = [PACKAGE_ROOT, *(Path(part).absolute() for part in inherited)]
     result["PYTHONPATH"] = os.pathsep.join(map(str, folders))
-    # Bars would only fill the log; a level's name is what this client reads.
-    result.update(TQDM_DISABLE="1", MODELSCOPE_LOG_LEVEL="ERROR", PYTHONUNBUFFERED="1")
+    # Bars would only fill the log.
+    result.update(TQDM_DISABLE="1", PYTHONUNBUFFERED="1")
     return result
 
 
@@ -181,7 +200,17 @@ def _failure(event: Event) -> Exception:
             event["reason"],
             _("Free some space, for example with %swift cache, and try again."),
         )
-    return SourceUnavailable(event["reason"], event["trouble"])
+    if event["trouble"] == "disk":
+        return UserError(
+            _("What was pulled cannot be written."),
+            event["reason"],
+            _("Choose another folder with %swift config cache_dir <folder>."),
+        )
+    answers = [
+        (name, SourceUnavailable(reason, trouble))
+        for name, reason, trouble in event.get("answers", ())
+    ]
+    return SourceUnavailable(event["reason"], event["trouble"], answers)
 
 
 def _last_line(log: IO[bytes]) -> str:

@@ -1,0 +1,1 @@
+"""Clients of both hubs' protocols: listings, and where the bytes are."""

@@ -1,0 +1,1 @@
+"""What lies in the caches of both hubs: scanned, judged, verified, removed."""

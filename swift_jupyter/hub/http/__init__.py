@@ -1,0 +1,1 @@
+"""HTTP with pooled keep-alive connections."""

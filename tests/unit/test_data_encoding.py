@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swift_jupyter.engine.data import EncodingOptions, Origin, encode, preview
-from swift_jupyter.engine.data.rows import IGNORED_LABEL, Conversation
+from swift_jupyter.engine.data.chat_template import ChatTemplate
+from swift_jupyter.engine.data.rows import IGNORED_LABEL, Conversation, UnusableRow
+from swift_jupyter.engine.data.spans import locate_answers
 from swift_jupyter.errors import Interrupted, UserError
 
 
@@ -335,3 +337,58 @@ def test_preview_shows_the_whole_text_with_the_labels(turns: Any) -> None:
     assert [i for piece in pieces for i in piece.ids] == row.input_ids
     trained = "".join(piece.text for piece in pieces if piece.trained)
     assert trained == trained_text(row, tokenizer)
+
+
+class TestKnownPieces:
+    """The short way to the answers finds what the long way finds."""
+
+    @given(turns=TURNS, system=SYSTEM)
+    @settings(max_examples=60, deadline=None)
+    @pytest.mark.parametrize(
+        "template",
+        [ct.CHATML, ct.CHATML_DEFAULT_SYSTEM, ct.HEADERS, ct.NO_SYSTEM, ct.THINKING, ct.UPPER_CASE],
+        ids=["chatml", "default system", "headers", "no system", "thinking", "upper case"],
+    )
+    def test_both_ways_agree(
+        self, template: str, turns: list[tuple[str, str]], system: str | None
+    ) -> None:
+        """Given any chat, when its answers are located with and without, then they agree."""
+        messages = conversation(*turns, system=system).messages
+        short = ChatTemplate(ct.fast_tokenizer(template), template)
+        long = ChatTemplate(ct.fast_tokenizer(template), template)
+        vars(long)["turn_pieces"] = None
+        try:
+            expected = locate_answers(long, messages)
+        except UnusableRow:
+            with pytest.raises(UnusableRow):
+                locate_answers(short, messages)
+            return
+        assert locate_answers(short, messages) == expected
+
+    @pytest.mark.parametrize("template", [ct.CHATML, ct.CHATML_DEFAULT_SYSTEM, ct.HEADERS])
+    def test_plain_templates_are_known(self, template: str) -> None:
+        """Given a template of fixed pieces, when it is looked at, then they are found."""
+        assert ChatTemplate(ct.fast_tokenizer(template), template).turn_pieces is not None
+
+    @pytest.mark.parametrize("template", [ct.THINKING, ct.OPENED_THOUGHT, ct.LAST_QUESTION])
+    def test_templates_that_depend_on_the_place_are_not(self, template: str) -> None:
+        """Given a template that treats the last turn apart, then no pieces are assumed."""
+        assert ChatTemplate(ct.fast_tokenizer(template), template).turn_pieces is None
+
+    def test_processes_give_the_same_rows(self) -> None:
+        """Given many chats, when two processes share them, then nothing is different."""
+        tokenizer = ct.fast_tokenizer(ct.CHATML)
+        chats = [conversation((f"q{i}", f"a{i}" * (i % 7 + 1))) for i in range(128 * 24 + 5)]
+        alone = encode(chats, tokenizer)
+        shared = encode(chats, tokenizer, processes=2)
+
+        assert shared.packed == alone.packed
+        assert shared.places == alone.places
+
+    def test_an_error_in_a_process_arrives(self) -> None:
+        """Given one bad row and strict, when processes share the work, then the error is told."""
+        tokenizer = ct.fast_tokenizer(ct.NO_SYSTEM)
+        chats = [conversation((f"q{i}", "a")) for i in range(128 * 24)]
+        chats[2000] = conversation(("q", "a"), system="no")
+        with pytest.raises(UserError, match="no system role"):
+            encode(chats, tokenizer, EncodingOptions(strict=True), processes=2)

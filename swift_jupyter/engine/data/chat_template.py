@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swift_jupyter.engine.data.rows import UnusableRow
+from swift_jupyter.engine.data.turn_pieces import TurnPieces, learn_pieces
 from swift_jupyter.errors import UserError
 from swift_jupyter.i18n import translate as _
 
@@ -34,6 +36,14 @@ class ChatTemplate:
     def marks_answers(self) -> bool:
         """Whether the template itself says what the assistant generates."""
         return _GENERATION_TAG.search(self.source) is not None
+
+    @functools.cached_property
+    def turn_pieces(self) -> TurnPieces | None:
+        """What the template writes around turns; None where it is not always the same.
+
+        A template that marks the answers itself is asked instead.
+        """
+        return None if self.marks_answers else learn_pieces(self.render)
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = False

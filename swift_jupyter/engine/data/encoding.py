@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from swift_jupyter.engine.data.chat_template import ChatTemplate, chat_template_of
+from swift_jupyter.engine.data.packed import FlatRow, PackedRows, RowPacker
+from swift_jupyter.engine.data.processes import in_processes
 from swift_jupyter.engine.data.rows import (
-    IGNORED_LABEL,
     Conversation,
     EncodedRow,
     RowProblem,
@@ -18,6 +19,7 @@ from swift_jupyter.engine.data.rows import (
 )
 from swift_jupyter.engine.data.screening import refusal
 from swift_jupyter.engine.data.spans import Span, locate_answers
+from swift_jupyter.engine.data.tokens import tokenize
 from swift_jupyter.errors import Interrupted, UserError
 from swift_jupyter.i18n import translate as _
 
@@ -69,8 +71,10 @@ class EncodingResult:
 
     Attributes
     ----------
-    rows : list of (EncodedRow or None)
-        One entry for each conversation; None where it was left out.
+    packed : PackedRows
+        The rows that can be trained on.
+    places : list of (int or None)
+        For each conversation its row in `packed`; None where it was left out.
     problems : list of RowProblem
         Rows that the template refuses or in which no answer was found.
     lengths_deleted : list of int
@@ -81,11 +85,17 @@ class EncodingResult:
         Rows of which truncation left nothing to train.
     """
 
-    rows: list[EncodedRow | None] = field(default_factory=list)
+    packed: PackedRows
+    places: list[int | None] = field(default_factory=list)
     problems: list[RowProblem] = field(default_factory=list)
     lengths_deleted: list[int] = field(default_factory=list)
     cut: int = 0
     unlabelled: list[RowProblem] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[EncodedRow | None]:
+        """One entry for each conversation; None where it was left out."""
+        return [None if place is None else self.packed[place] for place in self.places]
 
 
 def encode(
@@ -95,6 +105,7 @@ def encode(
     chat_template: str | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
+    processes: int = 1,
 ) -> EncodingResult:
     """Encode `conversations` with the tokenizer's chat template.
 
@@ -112,6 +123,8 @@ def encode(
         Called with the number of rows done and their total.
     should_stop : callable, optional
         Asked between batches.
+    processes : int, optional
+        How many processes may share the work, where the system can divide one.
 
     Returns
     -------
@@ -127,24 +140,42 @@ def encode(
     """
     options = options or EncodingOptions()
     template = chat_template_of(tokenizer, chat_template)
-    result = EncodingResult()
-    total = len(conversations)
-    for start in range(0, total, _BATCH):
-        if should_stop is not None and should_stop():
-            raise Interrupted(_("The preparation of the data was stopped."))
-        batch = conversations[start : start + _BATCH]
-        result.rows.extend(_encode_batch(batch, template, options, result))
-        if progress is not None:
-            progress(min(start + _BATCH, total), total)
+    batches = [conversations[i : i + _BATCH] for i in range(0, len(conversations), _BATCH)]
+    work = functools.partial(_encode_batch, template=template, options=options)
+    parts: list[EncodingResult] = []
+    done = 0
+    with contextlib.closing(in_processes(work, batches, processes)) as outcomes:
+        for part in outcomes:
+            if should_stop is not None and should_stop():
+                raise Interrupted(_("The preparation of the data was stopped."))
+            parts.append(part)
+            done += len(part.places)
+            if progress is not None:
+                progress(done, len(conversations))
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[EncodingResult]) -> EncodingResult:
+    packer = RowPacker()
+    result = EncodingResult(packer.finish())
+    offset = 0
+    for part in parts:
+        packer.extend(part.packed)
+        result.places.extend(None if i is None else i + offset for i in part.places)
+        offset += len(part.packed)
+        result.problems.extend(part.problems)
+        result.lengths_deleted.extend(part.lengths_deleted)
+        result.cut += part.cut
+        result.unlabelled.extend(part.unlabelled)
+    result.packed = packer.finish()
     return result
 
 
 def _encode_batch(
-    batch: Sequence[Conversation],
-    template: ChatTemplate,
-    options: EncodingOptions,
-    result: EncodingResult,
-) -> list[EncodedRow | None]:
+    batch: Sequence[Conversation], template: ChatTemplate, options: EncodingOptions
+) -> EncodingResult:
+    packer = RowPacker()
+    result = EncodingResult(packer.finish())
     located: list[tuple[int, str, list[Span]]] = []
     for index, conversation in enumerate(batch):
         messages = with_system(conversation.messages, options.system)
@@ -152,18 +183,26 @@ def _encode_batch(
             text, spans = locate_answers(template, messages)
             located.append((index, text, spans))
         except UnusableRow as error:
-            _report(RowProblem(conversation.origin, str(error)), options, result)
-    rows: list[EncodedRow | None] = [None] * len(batch)
+            _report(_problem(conversation, str(error)), options, result)
+    places: list[int | None] = [None] * len(batch)
+    kept = 0
     tokenized = tokenize([text for _index, text, _spans in located], template.tokenizer)
     for (index, text, spans), tokens in zip(located, tokenized, strict=True):
-        labels = tokens.labels(text, spans)
-        row = EncodedRow(tokens.input_ids, labels, batch[index].origin)
-        if not row.trained_tokens:
+        row = FlatRow(tokens.ids, tokens.ranges(text, spans), batch[index].origin)
+        if not row.trained:
             reason = _("the answer has no token of its own in the text of the chat template")
-            _report(RowProblem(row.origin, reason), options, result)
+            _report(_problem(batch[index], reason), options, result)
             continue
-        rows[index] = _fit(row, options, result)
-    return rows
+        fitting = _fit(row, options, result)
+        if fitting is not None:
+            packer.add(fitting)
+            places[index], kept = kept, kept + 1
+    result.packed, result.places = packer.finish(), places
+    return result
+
+
+def _problem(conversation: Conversation, reason: str) -> RowProblem:
+    return RowProblem(conversation.origin, reason, {"messages": conversation.messages})
 
 
 def with_system(messages: list[dict[str, Any]], system: str) -> list[dict[str, Any]]:
@@ -179,85 +218,18 @@ def _report(problem: RowProblem, options: EncodingOptions, result: EncodingResul
     result.problems.append(problem)
 
 
-def _fit(row: EncodedRow, options: EncodingOptions, result: EncodingResult) -> EncodedRow | None:
-    limit = options.max_length
-    if limit is None or len(row) <= limit:
+def _fit(row: FlatRow, options: EncodingOptions, result: EncodingResult) -> FlatRow | None:
+    limit, length = options.max_length, len(row.ids)
+    if limit is None or length <= limit:
         return row
     if options.truncation_strategy == "delete":
-        result.lengths_deleted.append(len(row))
+        result.lengths_deleted.append(length)
         return None
-    keep = slice(None, limit) if options.truncation_strategy == "right" else slice(-limit, None)
-    cut = EncodedRow(row.input_ids[keep], row.labels[keep], row.origin)
-    if not cut.trained_tokens:
+    right = options.truncation_strategy == "right"
+    cut = row.cut(0, limit) if right else row.cut(length - limit, length)
+    if not cut.trained:
         reason = _("nothing of the answer is left in {limit} tokens", limit=limit)
         result.unlabelled.append(RowProblem(row.origin, reason))
         return None
     result.cut += 1
     return cut
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """The tokens of a text.
-
-    Attributes
-    ----------
-    input_ids : list of int
-        T token ids.
-    offsets : list of (int, int) or None
-        The characters of each token; None from tokenizers that do not tell.
-    tokenizer : PreTrainedTokenizerBase
-        Whose they are.
-    """
-
-    input_ids: list[int]
-    offsets: list[tuple[int, int]] | None
-    tokenizer: Any
-
-    def labels(self, text: str, spans: Sequence[Span]) -> list[int]:
-        """Return T labels: the ids of the tokens in `spans`, else ignored.
-
-        A token across the start of a span belongs to the answer, since the
-        model must produce its part; one across the end does not, since it
-        holds what comes from someone else.
-        """
-        labels = [IGNORED_LABEL] * len(self.input_ids)
-        for span in spans:
-            first, last = self._token_range(text, span)
-            labels[first:last] = self.input_ids[first:last]
-        return labels
-
-    def _token_range(self, text: str, span: Span) -> tuple[int, int]:
-        if self.offsets is None:
-            return self._common(text[: span.start]), self._common(text[: span.end])
-        ends = [end for _start, end in self.offsets]
-        first = bisect.bisect_right(ends, span.start)
-        last = bisect.bisect_right(ends, span.end)
-        return first, last
-
-    def _common(self, prefix: str) -> int:
-        """Return how many tokens of the whole the tokens of `prefix` begin with."""
-        ids = self.tokenizer(prefix, add_special_tokens=False)["input_ids"]
-        pairs = zip(ids, self.input_ids, strict=False)
-        return sum(1 for _pair in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-def tokenize(texts: Sequence[str], tokenizer: Any) -> list[Tokens]:
-    """Tokenize whole texts, without adding special tokens: templates wrote them."""
-    if not texts:
-        return []
-    fast = bool(getattr(tokenizer, "is_fast", False))
-    batch = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_offsets_mapping=fast,
-        padding=False,
-        truncation=False,
-        verbose=False,  # Rows above the model's length are handled here.
-    )
-    offsets = batch["offset_mapping"] if fast else [None] * len(texts)
-    return [
-        Tokens(list(ids), None if pairs is None else list(pairs), tokenizer)
-        for ids, pairs in zip(batch["input_ids"], offsets, strict=True)
-    ]

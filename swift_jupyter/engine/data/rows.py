@@ -48,10 +48,11 @@ class UnusableRow(ValueError):
 
 @dataclass(frozen=True)
 class RowProblem:
-    """A row that cannot be trained on, and why."""
+    """A row that cannot be trained on, why, and what it holds."""
 
     origin: Origin
     reason: str
+    content: dict[str, Any] | None = None
 
     def __str__(self) -> str:
         return _("{origin}: {reason}", origin=self.origin, reason=self.reason)

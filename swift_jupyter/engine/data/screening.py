@@ -49,7 +49,7 @@ def screen(
         try:
             conversations.append(to_conversation(row, columns))
         except UnusableRow as error:
-            problem = RowProblem(row.origin, str(error))
+            problem = RowProblem(row.origin, str(error), row.content)
             if strict:
                 raise refusal(problem) from None
             problems.append(problem)

@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from swift_jupyter.engine.data.readers import READERS, read_file, read_folder, reader_of
+from swift_jupyter.engine.data.readers import (
+    READERS,
+    data_files,
+    read_file,
+    read_folder,
+    reader_of,
+)
 from swift_jupyter.engine.data.records import is_object_dataset
 from swift_jupyter.engine.data.rows import Origin, SourceRow
 from swift_jupyter.engine.data.spec import DatasetSpec, exists_on_disk, parse_spec
@@ -77,6 +83,23 @@ def check_datasets(datasets: Iterable[Any]) -> None:
             reader_of(path)
 
 
+def files_of(spec: DatasetSpec, settings: Settings, report: PullReport | None = None) -> list[Path]:
+    """Return the files in which the rows of `spec` lie, pulling them first if need be.
+
+    Raises
+    ------
+    UserError
+        When there is no such data set.
+    """
+    if exists_on_disk(spec.name):
+        path = Path(spec.name).expanduser()
+        return data_files(path) if path.is_dir() else [path]
+    if spec.hub is None and spec.short_name in REGISTERED and not _looks_like_path(spec.name):
+        return [REGISTERED[spec.short_name]]
+    _reader(spec, settings, report)  # Says what is wrong with a name that means nothing.
+    return data_files(_pull_dataset(spec, settings, report))
+
+
 def is_self_cognition(spec: DatasetSpec) -> bool:
     """Tell whether `spec` names the set that teaches a model who it is."""
     return Path(spec.short_name).stem.replace("_", "-") == SELF_COGNITION
@@ -135,14 +158,18 @@ def _read_registered(spec: DatasetSpec) -> list[SourceRow]:
 
 
 def _read_hub(spec: DatasetSpec, settings: Settings, report: PullReport | None) -> list[SourceRow]:
+    folder = _pull_dataset(spec, settings, report)
+    return [
+        SourceRow(row.content, _within(row.origin, folder, spec.name))
+        for row in read_folder(folder, spec.subsets)
+    ]
+
+
+def _pull_dataset(spec: DatasetSpec, settings: Settings, report: PullReport | None) -> Path:
     from swift_jupyter.hub.pull import pull
 
     reference = RepoReference.of_hub(spec.name, "dataset")
-    snapshot = pull(reference, settings, source=spec.hub or "auto", report=report)
-    return [
-        SourceRow(row.content, _within(row.origin, snapshot.path, spec.name))
-        for row in read_folder(snapshot.path, spec.subsets)
-    ]
+    return pull(reference, settings, source=spec.hub or "auto", report=report).path
 
 
 def _within(origin: Origin, folder: Path, name: str) -> Origin:

@@ -1,11 +1,13 @@
 """Where the answers lie in a rendered conversation.
 
-The template is a black box. Three ways lead to an answer's place:
+The template is a black box. Four ways lead to an answer's place:
 
 1. the template marks it itself (``{% generation %}``);
-2. prefixes: the text up to and including the generation prompt, and the text
+2. pieces: the whole text consists of the contents and of what the template is known to
+   write around every turn;
+3. prefixes: the text up to and including the generation prompt, and the text
    up to and including the answer, both begin the whole text;
-3. marks: the conversation is rendered again with private-use characters
+4. marks: the conversation is rendered again with private-use characters
    around the answers. This serves templates that treat a turn differently
    when others follow, for example by taking the thoughts out of it.
 
@@ -70,7 +72,7 @@ def locate_answers(template: ChatTemplate, messages: Messages) -> tuple[str, lis
         found = _by_generation_marks(template, messages, turns, text, places)
     else:
         text = template.render(messages)
-        found = [None] * len(turns)
+        found = _by_pieces(template, messages, turns, text)
     found = [
         span or _by_prefix(template, messages, turn, text)
         for turn, span in zip(turns, found, strict=True)
@@ -84,6 +86,21 @@ def locate_answers(template: ChatTemplate, messages: Messages) -> tuple[str, lis
         for turn, span in zip(turns, spans, strict=True)
         if messages[turn].get("loss") is not False
     ]
+
+
+def _by_pieces(
+    template: ChatTemplate, messages: Messages, turns: list[int], text: str
+) -> list[Span | None]:
+    pieces = template.turn_pieces
+    places = pieces.answers(messages, text) if pieces is not None else None
+    if places is None:
+        return [None] * len(turns)
+    spans = [Span(start, end) for start, end in places]
+    fine = all(
+        _holds_answer(text, span, messages[turn]["content"])
+        for span, turn in zip(spans, turns, strict=True)
+    )
+    return list(spans) if fine else [None] * len(turns)
 
 
 def _by_generation_marks(

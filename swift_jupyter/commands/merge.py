@@ -10,7 +10,7 @@ from swift_jupyter.commands.context import Context
 from swift_jupyter.commands.infer import locate
 from swift_jupyter.commands.pulling import pull_with_progress
 from swift_jupyter.commands.results import Facts
-from swift_jupyter.engine.export.merge import Merged, merge
+from swift_jupyter.engine.export.merge import Merged, check_mergeable, merge
 from swift_jupyter.engine.inference.adapters import common_base
 from swift_jupyter.engine.models.catalogue import resolve
 from swift_jupyter.i18n import translate as _
@@ -52,6 +52,7 @@ def run(options: MergeOptions, context: Context) -> Facts:
         When the adapter or the base cannot be found, or the folder is taken.
     """
     adapter = locate(options.adapter, context)
+    check_mergeable(adapter)
     base = options.model or common_base([adapter])
     snapshot = pull_with_progress(resolve(base), context.frontend, context.settings)
     output = Path(options.output_dir or f"{adapter.path}-merged").expanduser().absolute()

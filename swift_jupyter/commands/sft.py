@@ -9,8 +9,10 @@ from typing import Any
 
 from swift_jupyter.commands.checks import check_positive
 from swift_jupyter.commands.context import Context
-from swift_jupyter.commands.training_run import TrainingRun, follow
-from swift_jupyter.engine.training.sft import SftJob
+from swift_jupyter.commands.following import follow
+from swift_jupyter.commands.results import Result
+from swift_jupyter.engine.training.job import SftJob, check_methods
+from swift_jupyter.engine.training.tuners.checks import TUNER_RANGES
 from swift_jupyter.errors import OptionError, UserError
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.options import option
@@ -34,7 +36,7 @@ class SftOptions(SftJob):
     )
 
 
-def run(options: SftOptions, context: Context) -> TrainingRun:
+def run(options: SftOptions, context: Context) -> Result:
     """Launch a fine-tuning and, unless it shall run in the background, watch it.
 
     Raises
@@ -87,6 +89,7 @@ def _check(options: SftOptions) -> None:
             next_step=_("For example: --dataset self-cognition#200"),
         )
     _check_ranges(options)
+    check_methods(options)
     check_datasets([*options.dataset, *options.val_dataset])
     _check_identity(options)
 
@@ -111,8 +114,6 @@ def _check_identity(options: SftOptions) -> None:
 
 def _check_ranges(options: SftOptions) -> None:
     positive = (
-        "lora_rank",
-        "lora_alpha",
         "learning_rate",
         "num_train_epochs",
         "per_device_train_batch_size",
@@ -125,7 +126,7 @@ def _check_ranges(options: SftOptions) -> None:
         "max_length",
         "num_threads",
     )
-    check_positive(options, *positive)
+    check_positive(options, *positive, *TUNER_RANGES)
     for name in ("lora_dropout", "warmup_ratio", "split_dataset_ratio"):
         value = getattr(options, name)
         if not 0 <= value < 1:

@@ -12,8 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from swift_jupyter.engine.inference.adapters import AdapterReference, load_adapter
 from swift_jupyter.engine.models.options import ModelOptions
+from swift_jupyter.engine.training.tuners.peft_tuners import merges
 from swift_jupyter.errors import UserError
-from swift_jupyter.files import is_disk_full, sync_folder, sync_tree, write_json_atomically
+from swift_jupyter.files import (
+    check_room,
+    is_disk_full,
+    sync_folder,
+    sync_tree,
+    write_json_atomically,
+)
 from swift_jupyter.i18n import translate as _
 
 if TYPE_CHECKING:
@@ -82,8 +89,10 @@ def merge(
     Raises
     ------
     UserError
-        When `output` holds something else, and when the disk is full.
+        When there is nothing to merge, when `output` holds something else, and when the
+        disk is full.
     """
+    check_mergeable(adapter)
     origin = _origin(adapter, base, dtype)
     existing = _existing(output, origin, overwrite)
     if existing is not None:
@@ -114,10 +123,71 @@ def merge(
     return Merged(**{**vars(merged), "path": output})
 
 
+def check_mergeable(adapter: AdapterReference) -> None:
+    """See that an adapter's change can become part of the base's weights.
+
+    Raises
+    ------
+    UserError
+        Says why it cannot, and how to use it.
+    """
+    how = _("Use it as it is: %%swift infer --adapters {path}", path=adapter.path)
+    if adapter.kind == "model":
+        raise UserError(
+            _("There is nothing to merge in {path}.", path=adapter.path),
+            _("It is a whole model, since its own weights were trained."),
+            _("Use it as it is: %%swift infer --model {path}", path=adapter.path),
+        )
+    if adapter.kind == "reft":
+        raise UserError(
+            _("The adapter {name} cannot be merged.", name=adapter.name),
+            _("ReFT changes hidden states at some positions, and no weights."),
+            how,
+        )
+    if not merges(_peft_type(adapter)):
+        raise _unmergeable(adapter, "")
+
+
+def _peft_type(adapter: AdapterReference) -> str:
+    config = json.loads(adapter.config.read_text(encoding="utf-8"))
+    return str(config.get("peft_type", ""))
+
+
+def _unmergeable(adapter: AdapterReference, why: str) -> UserError:
+    return UserError(
+        _("The adapter {name} cannot be merged.", name=adapter.name),
+        why or _("{kind} is no change of the base's weights.", kind=_peft_type(adapter)),
+        _("Use it as it is: %%swift infer --adapters {path}", path=adapter.path),
+    )
+
+
+def _part_adapted_embeddings(base: Any) -> None:
+    """Give an adapted output layer weights of its own, where the embedding's are adapted, too.
+
+    Tied layers have one tensor; merging both would add the same change to it twice.
+    Afterwards both say the same, and are stored once as before.
+    """
+    import torch
+
+    layers = [base.get_input_embeddings(), base.get_output_embeddings()]
+    inner: list[Any] = [getattr(layer, "base_layer", None) for layer in layers]
+    if all(layer is not None for layer in inner) and inner[0].weight is inner[1].weight:
+        inner[1].weight = torch.nn.Parameter(inner[1].weight.detach().clone())
+
+
+def _merged(model: Any, adapter: AdapterReference) -> Any:
+    _part_adapted_embeddings(model.get_base_model())
+    try:
+        return model.merge_and_unload(safe_merge=True)
+    except (ValueError, NotImplementedError, AttributeError, TypeError) as error:
+        why = str(error).strip().splitlines()
+        raise _unmergeable(adapter, why[0] if why else "") from error
+
+
 def _origin(adapter: AdapterReference, base: Path, dtype: str | None) -> dict[str, Any]:
     """Return what identifies a merge: the bytes of the adapter, and the base."""
     digest = hashlib.sha256()
-    for path in (adapter.weights, adapter.path / "adapter_config.json"):
+    for path in (adapter.weights, adapter.config):
         digest.update(path.read_bytes())
     weights = sorted(base.glob("*.safetensors"))
     return {
@@ -166,17 +236,12 @@ def _check_room(base: Path, folder: Path, dtype: str | None) -> None:
     if dtype:
         wanted = getattr(torch, dtype)
         needed = needed * wanted.itemsize // _stored_dtype(base, wanted).itemsize
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise UserError(
-            _("There is no room for the merged model in {path}.", path=folder.parent),
-            _(
-                "It needs {needed} MiB, and {free} MiB are free.",
-                needed=needed // 2**20,
-                free=free // 2**20,
-            ),
-            _("Free some space (%swift cache), or choose another --output_dir."),
-        )
+    check_room(
+        folder.parent,
+        needed,
+        _("There is no room for the merged model in {path}.", path=folder.parent),
+        _("Free some space (%swift cache), or choose another --output_dir."),
+    )
 
 
 def _write(
@@ -209,7 +274,7 @@ def _write(
     with_adapter = load_adapter(model, adapter, "default", base.name)
     before = [_logits(with_adapter, tokenizer, probe) for probe in PROBES]
     report(_("merging"))
-    merged = with_adapter.merge_and_unload(safe_merge=True)
+    merged = _merged(with_adapter, adapter)
     with without_bars():
         merged.to(stored).save_pretrained(staging)
     tokenizer.save_pretrained(staging)

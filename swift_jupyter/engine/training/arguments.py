@@ -10,9 +10,10 @@ import torch
 from transformers import TrainingArguments
 
 from swift_jupyter.engine.training.batching import BatchPlan
+from swift_jupyter.engine.training.optimizers.options import optimizer_name
 
 if TYPE_CHECKING:
-    from swift_jupyter.engine.training.sft import SftJob
+    from swift_jupyter.engine.training.job import SftJob
 
 _EVALUATIONS_PER_RUN = 10
 _REFERENCE_RATE, _REFERENCE_WIDTH, _HIGHEST_RATE = 1e-4, 4096, 5e-4
@@ -54,6 +55,7 @@ def training_arguments(
     return TrainingArguments(
         output_dir=str(folder),
         learning_rate=learning_rate,
+        optim=optimizer_name(job),
         num_train_epochs=job.num_train_epochs,
         max_steps=job.max_steps,
         per_device_train_batch_size=plan.batch_size,
@@ -84,6 +86,9 @@ def training_arguments(
         fp16=accelerated and dtype == torch.float16,
         seed=job.seed,
         data_seed=job.data_seed,
+        use_liger_kernel=job.use_liger_kernel,
+        # LISA's resting layers have no gradients for the processes to wait for.
+        ddp_find_unused_parameters=True if job.lisa_activated_layers else None,
         dataloader_pin_memory=accelerated,
         remove_unused_columns=False,
         report_to=[],
@@ -91,8 +96,15 @@ def training_arguments(
     )
 
 
-def choose_learning_rate(hidden_size: int | None) -> float:
-    """Return the learning rate of LoRA for a model of this width.
+def choose_learning_rate(hidden_size: int | None, rate: float = 1.0) -> float:
+    """Return the learning rate for a model of this width.
+
+    Parameters
+    ----------
+    hidden_size : int or None
+        The model's width.
+    rate : float
+        How many times LoRA's the tuner's usual rate is.
 
     Notes
     -----
@@ -101,9 +113,9 @@ def choose_learning_rate(hidden_size: int | None) -> float:
     from diverging.
     """
     if not hidden_size:
-        return _REFERENCE_RATE
-    rate = _REFERENCE_RATE * max(1.0, _REFERENCE_WIDTH / hidden_size)
-    return min(_HIGHEST_RATE, rate)
+        return _REFERENCE_RATE * rate
+    by_width = _REFERENCE_RATE * max(1.0, _REFERENCE_WIDTH / hidden_size)
+    return min(_HIGHEST_RATE, by_width) * rate
 
 
 def total_steps(job: SftJob, plan: BatchPlan, rows: int) -> int:

@@ -36,7 +36,9 @@ def accepts_positions(model: nn.Module) -> bool:
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
-def label_loss(model: nn.Module, inputs: dict[str, Any], sparse: bool) -> LossParts:
+def label_loss(
+    model: nn.Module, inputs: dict[str, Any], sparse: bool, extra_positions: int = 0
+) -> LossParts:
     """Run the model and compare with the labels.
 
     Parameters
@@ -49,14 +51,18 @@ def label_loss(model: nn.Module, inputs: dict[str, Any], sparse: bool) -> LossPa
         Whether the model takes ``logits_to_keep``. The output layer is then applied
         only at positions where some row of the batch has a label; with a large
         vocabulary the other logits are most of the memory and much of the time.
+    extra_positions : int
+        How many logits the model puts before the first token's, as prompt tuning does.
     """
     labels = inputs.pop("labels")
     targets = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED)
     if sparse:
         positions = (targets != IGNORED).any(dim=0).nonzero().squeeze(-1)
         targets = targets[:, positions]
-        inputs = {**inputs, "logits_to_keep": positions}
+        inputs = {**inputs, "logits_to_keep": positions + extra_positions}
     logits = model(**inputs, use_cache=False).logits
+    if extra_positions and not sparse:
+        logits = logits[:, extra_positions:]
     labelled = targets != IGNORED
     logits, targets = logits[labelled].float(), targets[labelled]
     return LossParts(

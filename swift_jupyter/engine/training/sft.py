@@ -2,37 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swift_jupyter.engine.data.options import DataOptions
-from swift_jupyter.engine.models.options import ModelOptions
 from swift_jupyter.engine.reporting import Reporter
 from swift_jupyter.engine.training import checkpoints
-from swift_jupyter.engine.training.options import LoraOptions, TrainingOptions
+from swift_jupyter.engine.training.job import SftJob, check_methods
+from swift_jupyter.engine.training.tuners.names import WHOLE_MODEL_TUNERS
 from swift_jupyter.errors import Interrupted, UserError
-from swift_jupyter.files import write_json_atomically
+from swift_jupyter.files import check_room, write_bytes_atomically, write_json_atomically
 from swift_jupyter.i18n import translate as _
-from swift_jupyter.journal import keep_rows, read_rows
+from swift_jupyter.journal import encode_row, keep_rows, read_rows
 from swift_jupyter.settings import Settings
 
 if TYPE_CHECKING:
-    from swift_jupyter.engine.data.pipeline import PreparedData
+    from swift_jupyter.engine.data.prepared import PreparedData
+    from swift_jupyter.engine.training.batching import BatchPlan
+    from swift_jupyter.engine.training.callbacks import StopCallback
     from swift_jupyter.engine.training.trainer import SwiftTrainer
     from swift_jupyter.hub.progress import PullProgress
 
 ARGS_FILE = "args.json"
 METRICS_FILE = "logging.jsonl"
-# Below this many parameters the activations are small beside the machine's memory.
-_CHECKPOINTING_FROM = 1_000_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class SftJob(TrainingOptions, LoraOptions, DataOptions, ModelOptions):
-    """All that a fine-tuning needs to know."""
+REJECTS_FILE = "rejects.jsonl"
 
 
 class _Stopped(Exception):
@@ -91,20 +88,102 @@ class _Training:
         model_folder = self._pull_model()
         self._stage(_("Loading the libraries"))
         self._set_threads()
-        from swift_jupyter.engine.models.loading import choose_device, load_model, load_tokenizer
+        if self.job.tuner_backend == "unsloth":
+            self._import_unsloth()
+        from swift_jupyter.engine.models.loading import choose_device, load_tokenizer
+        from swift_jupyter.engine.training.tuners.registry import build_tuner
 
+        device = choose_device()
+        check_methods(self.job, device)
+        build_tuner(self.job).check()
         self._stage(_("Reading the data"))
         tokenizer = load_tokenizer(model_folder, self.job.trust_remote_code)
         data = self._prepare(tokenizer, model_folder)
+        return self._train(model_folder, tokenizer, data, device)
+
+    def _train(
+        self, model_folder: Path, tokenizer: Any, data: PreparedData, device: str
+    ) -> dict[str, Any]:
+        """Train, with smaller batches when the memory does not suffice."""
+        from swift_jupyter.engine.training.host_memory import lift_limit
+        from swift_jupyter.engine.training.memory import (
+            is_out_of_memory,
+            keep_and_shrink,
+            release,
+        )
+        from swift_jupyter.engine.training.nonfinite import NonFiniteError
+
+        plan = self._plan_batches(data, device)
+        while True:
+            trainer = None
+            try:
+                model = self._load(model_folder, device)
+                trainer, stop = self._build_trainer(model, tokenizer, data, device, plan)
+                del model
+                self._check_disk(trainer)
+                self._stage(_("Training"))
+                resumed = str(self.resume_from) if self.resume_from else None
+                try:
+                    trainer.train(resume_from_checkpoint=resumed)
+                finally:
+                    lift_limit()
+                return self._result(trainer, data, stop.stopped)
+            except NonFiniteError:
+                if trainer is not None:
+                    trainer.save_last_step()
+                raise
+            except (RuntimeError, MemoryError, OSError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                model = None
+                release(error)
+                plan = keep_and_shrink(trainer, plan, self.reporter)
+                self._start_over(plan)
+                trainer = stop = None
+                release(error)
+
+    def _import_unsloth(self) -> None:
+        """Import what changes the other libraries, once it is sure that it can work."""
+        from swift_jupyter.engine.models.loading import choose_device
+
+        check_methods(self.job, choose_device())
+        from swift_jupyter.engine.training.tuners.unsloth import import_unsloth
+
+        import_unsloth()
+
+    def _load(self, model_folder: Path, device: str) -> Any:
+        from swift_jupyter.engine.models.loading import load_model
+
         self._stage(_("Loading the model"))
-        device = choose_device()
         self._seed()
-        model = load_model(model_folder, self.job, device)
-        trainer, stop = self._build_trainer(model, tokenizer, data, device)
-        self._check_disk(trainer)
-        self._stage(_("Training"))
-        trainer.train(resume_from_checkpoint=str(self.resume_from) if self.resume_from else None)
-        return self._result(trainer, data, stop.stopped)
+        if self.job.tuner_backend == "unsloth":
+            from swift_jupyter.engine.models.loading import choose_dtype
+            from swift_jupyter.engine.training.tuners.unsloth import load_for_unsloth
+
+            dtype = choose_dtype(self.job.torch_dtype, device)
+            bits = (self.job.quant_bits or 4) if self.job.quant_method else None
+            return load_for_unsloth(model_folder, dtype, bits, self.job.max_length)
+        return load_model(model_folder, self.job, device, self.job)
+
+    def _start_over(self, plan: BatchPlan) -> None:
+        """Prepare for another attempt from the last checkpoint, with smaller batches."""
+        self.resume_from = checkpoints.last_checkpoint(self.folder)
+        if self.job.per_device_eval_batch_size:
+            fitting = min(self.job.per_device_eval_batch_size, plan.batch_size)
+            self.job = dataclasses.replace(self.job, per_device_eval_batch_size=fitting)
+        self._forget_later_rows()
+
+    def _plan_batches(self, data: PreparedData, device: str) -> BatchPlan:
+        from swift_jupyter.engine.training.batching import plan_batches
+        from swift_jupyter.engine.training.memory import remembered_plan
+
+        plan = plan_batches(
+            data.train.lengths(),
+            device,
+            self.job.per_device_train_batch_size,
+            self.job.gradient_accumulation_steps,
+        )
+        return remembered_plan(plan, self.resume_from)
 
     def _stage(self, text: str) -> None:
         if self.reporter.should_stop():
@@ -123,13 +202,19 @@ class _Training:
 
     def _pull_model(self) -> Path:
         from swift_jupyter.engine.models.catalogue import resolve
+        from swift_jupyter.hub.lock_file import LOCK_FILE, update_lock
         from swift_jupyter.hub.pull import pull
 
         self._stage(_("Looking for the model"))
         reference = resolve(self.job.model, self.job.model_revision)
         if reference.local_path is not None:
             self.model_name = str(reference.local_path)
-        return pull(reference, self.settings, report=self._report_pull).path
+        snapshot = pull(reference, self.settings, report=self._report_pull)
+        # The same base can be fetched again exactly, with `download --lock`. What comes
+        # from a package or a folder has no commit that could be locked.
+        with contextlib.suppress(UserError):
+            update_lock(self.folder / LOCK_FILE, [snapshot], self.settings)
+        return snapshot.path
 
     def _report_pull(self, progress: PullProgress) -> None:
         if self.reporter.should_stop():
@@ -163,83 +248,44 @@ class _Training:
             should_stop=self.reporter.should_stop,
             settings=self.settings,
             report=self._report_pull,
+            processes=os.cpu_count() or 1,
         )
+        if data.rejects:
+            self._write_rejects(data)
         for notice in data.notices:
             self.reporter.notice(notice)
         return data
 
-    def _build_trainer(
-        self, model: Any, tokenizer: Any, data: PreparedData, device: str
-    ) -> tuple[SwiftTrainer, Any]:
-        from swift_jupyter.engine.data.collation import Collator
-        from swift_jupyter.engine.training.arguments import (
-            choose_learning_rate,
-            training_arguments,
+    def _write_rejects(self, data: PreparedData) -> None:
+        """Keep the rows that could not be used, so that they can be mended."""
+        rows = (
+            encode_row({"origin": str(p.origin), "reason": p.reason, "row": p.content})
+            for p in data.rejects
         )
-        from swift_jupyter.engine.training.batching import plan_batches
-        from swift_jupyter.engine.training.callbacks import (
-            ClockCheckpoint,
-            LogCallback,
-            StopCallback,
-        )
-        from swift_jupyter.engine.training.dropout import speed_up_dropout
-        from swift_jupyter.engine.training.lora import add_lora
-        from swift_jupyter.engine.training.meter import Meter
-        from swift_jupyter.engine.training.trainer import SwiftTrainer
+        path = self.folder / REJECTS_FILE
+        write_bytes_atomically(path, b"".join(rows))
+        self.reporter.notice(_("The rows that were left out are in {path}.", path=path))
 
-        lengths = [len(row.input_ids) for row in data.train]
-        plan = plan_batches(
-            lengths,
-            device,
-            self.job.per_device_train_batch_size,
-            self.job.gradient_accumulation_steps,
-        )
-        checkpointing = self.job.gradient_checkpointing
-        if checkpointing is None:
-            checkpointing = model.num_parameters() >= _CHECKPOINTING_FROM
-        if checkpointing:
-            model.enable_input_require_grads()
-        peft_model = add_lora(model, self.job)
-        if device == "cpu":
-            speed_up_dropout(peft_model)
-        text_config = model.config.get_text_config()
-        rate = self.job.learning_rate or choose_learning_rate(
-            getattr(text_config, "hidden_size", None)
-        )
-        self._write_args(
-            Path(model.name_or_path),
-            learning_rate=rate,
-            per_device_train_batch_size=plan.batch_size,
-            gradient_accumulation_steps=plan.accumulation,
-            gradient_checkpointing=checkpointing,
-        )
-        stop, log = StopCallback(self.reporter), LogCallback(self.reporter)
-        trainer = SwiftTrainer(
-            model=peft_model,
-            args=training_arguments(
-                self.job,
-                self.folder,
-                plan,
-                len(lengths),
-                bool(data.val),
-                checkpointing,
-                rate,
-                model.dtype,
-            ),
-            train_dataset=data.train,
-            eval_dataset=data.val or None,
-            data_collator=Collator(tokenizer.pad_token_id),
-            processing_class=tokenizer,
-            callbacks=[log, stop, ClockCheckpoint(self.job.save_minutes)],
-            lengths=lengths,
-            shuffle=self.job.train_dataloader_shuffle,
-            meter=Meter.load(self.resume_from),
+    def _build_trainer(
+        self, model: Any, tokenizer: Any, data: PreparedData, device: str, plan: BatchPlan
+    ) -> tuple[SwiftTrainer, StopCallback]:
+        from swift_jupyter.engine.training.assembly import assemble
+
+        folder = Path(model.name_or_path)
+        assembly = assemble(
+            self.job,
+            model,
+            tokenizer,
+            data,
+            plan,
+            device=device,
+            folder=self.folder,
             reporter=self.reporter,
+            resume_from=self.resume_from,
             finish_checkpoint=self._add_args,
-            keep_checkpoints=self.job.save_total_limit,
         )
-        log.attach(trainer)
-        return trainer, stop
+        self._write_args(folder, **assembly.chosen)
+        return assembly.trainer, assembly.stop
 
     def _write_args(self, model_folder: Path, **chosen: Any) -> None:
         """Write `args.json`, by which `infer` and `merge` know what was trained.
@@ -259,25 +305,23 @@ class _Training:
         """See ahead that a checkpoint fits: weights, and two moments per weight."""
         model: Any = trainer.model
         trainable = sum(p.numel() * 4 for p in model.parameters() if p.requires_grad)
-        needed = 3 * trainable + 32 * 2**20
-        free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            raise UserError(
-                _("There is no room for a checkpoint in {folder}.", folder=self.folder),
-                _(
-                    "It needs {needed} MiB, and {free} MiB are free.",
-                    needed=needed // 2**20,
-                    free=free // 2**20,
-                ),
-                _("Free some space (%swift cache), or choose another --output_dir."),
-            )
+        whole = sum(p.numel() * p.element_size() for p in model.parameters())
+        saved = whole if self.job.tuner_type in WHOLE_MODEL_TUNERS else trainable
+        needed = saved + 2 * trainable + 32 * 2**20
+        check_room(
+            self.folder,
+            needed,
+            _("There is no room for a checkpoint in {folder}.", folder=self.folder),
+            _("Free some space (%swift cache), or choose another --output_dir."),
+        )
 
     def _result(self, trainer: SwiftTrainer, data: PreparedData, stopped: bool) -> dict[str, Any]:
+        from swift_jupyter.engine.models.architecture import count_parameters
+
         state = trainer.state
         losses = [row["loss"] for row in read_rows(self.folder / METRICS_FILE) if "loss" in row]
         last = checkpoints.last_checkpoint(self.folder)
-        model: Any = trainer.model
-        trainable, total = model.get_nb_trainable_parameters()
+        trainable, total = count_parameters(trainer.model)
         return {
             "stopped": stopped,
             "global_step": state.global_step,

@@ -106,14 +106,10 @@ def run(options: InferOptions, context: Context) -> InferResult:
     """
     _check(options)
     adapters = [locate(value, context) for value in options.adapters]
-    model = _load(options, adapters, context)
-    for adapter in adapters:
-        model.add_adapter(adapter)
     answers: dict[str, Answer] = {}
-    names = [adapter.name for adapter in adapters] or [""]
-    for name in names:
-        label = name or model.name
-        answers[label] = _ask(model, name, options, context, label if len(names) > 1 else "")
+    speakers = _speakers(options, adapters, context)
+    for model, name, label in speakers:
+        answers[label] = _ask(model, name, options, context, label if len(speakers) > 1 else "")
         if answers[label].finish_reason == "interrupted":
             raise _interrupted(InferResult(answers), answers[label])
     result = InferResult(answers)
@@ -149,6 +145,28 @@ def locate(value: Any, context: Context) -> AdapterReference:
         if found:
             value = f"{name or rest}={found[0].path}"
     return locate_adapter(value)
+
+
+def _speakers(
+    options: InferOptions, located: list[AdapterReference], context: Context
+) -> list[tuple[ChatModel, str, str]]:
+    """Return who answers: a model in memory, the adapter on it, and what the answer is called.
+
+    A training of all weights leaves a model, which answers without a base.
+    """
+    adapters = [adapter for adapter in located if options.model or adapter.kind != "model"]
+    base = _load(options, adapters, context) if adapters or not located else None
+    if base is not None and not located:
+        return [(base, "", base.name)]
+    speakers = []
+    for adapter in located:
+        if base is not None and adapter in adapters:
+            base.add_adapter(adapter)
+            speakers.append((base, adapter.name, adapter.name))
+        else:
+            alone = dataclasses.replace(options, model=str(adapter.path))
+            speakers.append((_load(alone, [], context), "", adapter.name))
+    return speakers
 
 
 def _load(options: InferOptions, adapters: list[AdapterReference], context: Context) -> ChatModel:

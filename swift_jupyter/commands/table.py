@@ -64,7 +64,12 @@ _COMMANDS = (
         "download",
         "Bring a model or data set to this machine and say where it is.",
         "DownloadOptions",
-        ("%swift download smollm2-demo", "%swift download Qwen/Qwen2.5-0.5B-Instruct"),
+        (
+            "%swift download smollm2-demo",
+            "%swift download Qwen/Qwen2.5-0.5B-Instruct --background",
+            "%swift download swift/self-cognition --dataset --source modelscope",
+            "%swift download --lock swift-jupyter.lock",
+        ),
     ),
     Command(
         "infer",
@@ -85,10 +90,30 @@ _COMMANDS = (
         body="yaml",
     ),
     Command(
+        "show",
+        "Show the data as the model sees them: token by token, by role, and what is trained.",
+        "ShowOptions",
+        (
+            "%swift show self-cognition#200 --model smollm2-demo",
+            "%swift show $df --model smollm2-demo --random",
+        ),
+    ),
+    Command(
         "merge",
         "Write adapter and base as one standalone model, and measure that they agree.",
         "MergeOptions",
         ("%swift merge $run", "%swift merge output/demo/checkpoint-38 --output_dir my-model"),
+        body="yaml",
+    ),
+    Command(
+        "deploy",
+        "Serve a model and its adapters to OpenAI's clients, many at once.",
+        "DeployOptions",
+        (
+            "%swift deploy --model smollm2-demo",
+            "%swift deploy --adapters $run --port 8002",
+            "swift-jupyter deploy --model smollm2-demo --host 0.0.0.0 --api_key SECRET",
+        ),
         body="yaml",
     ),
     Command(
@@ -105,9 +130,37 @@ _COMMANDS = (
     ),
     Command(
         "cache",
-        "List what is cached, or remove it.",
+        "List what is cached; check, remove, clean up or pin it.",
         "CacheOptions",
-        ("%swift cache", "%swift cache rm smollm2-demo", "%swift cache rm smollm2-demo --yes"),
+        (
+            "%swift cache",
+            "%swift cache ls Qwen/* --incomplete",
+            "%swift cache verify Qwen/Qwen2.5-0.5B-Instruct",
+            "%swift cache rm smollm2-demo --yes",
+            "%swift cache prune",
+        ),
+    ),
+    Command(
+        "mirrors",
+        "List the places that copy the hubs; add, remove, measure or report one.",
+        "MirrorsOptions",
+        (
+            "%swift mirrors",
+            "%swift mirrors probe",
+            "%swift mirrors add lab --url http://lab.example:8000 --role node",
+        ),
+    ),
+    Command(
+        "mirror",
+        "Run a mirror node that serves both hubs' clients, keep it up to date, and look at it.",
+        "MirrorOptions",
+        (
+            "%swift mirror serve --on_demand",
+            "%swift mirror sync Qwen/Qwen2.5-0.5B-Instruct",
+            "swift-jupyter mirror serve --host 0.0.0.0 --token SECRET --on_demand",
+            "swift-jupyter mirror sync --list models.txt --every 1h",
+            "%swift mirror status",
+        ),
     ),
     Command(
         "unload",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,9 @@ class Reporter(Protocol):
 
     def metrics(self, row: dict[str, Any]) -> None:
         """Log one row of numbers."""
+
+    def progress(self, state: Mapping[str, Any], *, last: bool = False) -> None:
+        """Replace what is known of the progress as a whole; throttles itself."""
 
     def checkpoint(self, path: Path, step: int) -> None:
         """Say that a checkpoint is complete."""

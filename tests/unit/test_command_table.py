@@ -22,7 +22,18 @@ from swift_jupyter.sdk import FUNCTIONS
 from swift_jupyter.settings import FIELDS
 
 ROOT = Path(__file__).parents[2]
-COMPLETERS = {"", "model", "dataset", "path", "run", "adapter", "setting", "cached"}
+COMPLETERS = {
+    "",
+    "model",
+    "dataset",
+    "path",
+    "run",
+    "adapter",
+    "setting",
+    "cached",
+    "mirror",
+    "source",
+}
 REGENERATE = "python -m swift_jupyter.display.help README.md README.zh-CN.md"
 
 every_command = pytest.mark.parametrize("command", COMMANDS.values(), ids=list(COMMANDS))

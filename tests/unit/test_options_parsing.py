@@ -161,7 +161,7 @@ def test_line_and_body_become_options(
         ("runs attach a b", None, ["runs cannot use 'b'"]),
         ("runs sft-1a2b", None, ["ACTION cannot be 'sft-1a2b'", "attach"]),
         ("merge", None, ["merge needs ADAPTER", "For example"]),
-        ("download", None, ["download needs NAMES"]),
+        ("merge", None, ["merge needs ADAPTER"]),
         ("models qwen", "body: 1", ["takes no cell body", "%swift models"]),
         ("infer smollm2-demo", "Who are you?", ["'smollm2-demo'", "--model"]),
         ("sft --out 1x", None, ["--out", "'1x'"]),

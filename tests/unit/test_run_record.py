@@ -137,7 +137,7 @@ def test_run_of_another_machine_is_believed_and_resumed_when_nobody_has_it(
     settings = Settings(state_dir=str(tmp_path / "state"))
     started: list[RunFolder] = []
     monkeypatch.setattr(
-        "swift_jupyter.runs.launch._start_worker", lambda folder, _cwd: started.append(folder)
+        "swift_jupyter.runs.launch._start_worker", lambda folder, *_rest: started.append(folder)
     )
     monkeypatch.setattr("swift_jupyter.runs.launch._LOCK_SECONDS", 0.1)
     # Given a run at work on a machine that cannot be seen from here

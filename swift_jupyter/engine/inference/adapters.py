@@ -13,26 +13,53 @@ from typing import Any
 from swift_jupyter.errors import UserError
 from swift_jupyter.i18n import translate as _
 
+ADAPTER_CONFIG = "adapter_config.json"
+REFT_CONFIG = "reft_config.json"
+MODEL_CONFIG = "config.json"
+# A folder is what the first of these files in it says.
+_KINDS = {ADAPTER_CONFIG: "peft", REFT_CONFIG: "reft", MODEL_CONFIG: "model"}
+_WEIGHTS = {
+    "peft": "adapter_model.safetensors",
+    "reft": "reft_model.safetensors",
+    "model": "model.safetensors",
+}
+
 
 @dataclass(frozen=True)
 class AdapterReference:
-    """An adapter on this machine.
+    """What a training left on this machine.
 
     Attributes
     ----------
     name : str
         What the user calls it.
     path : Path
-        The folder with ``adapter_config.json``.
+        The folder of the checkpoint.
     """
 
     name: str
     path: Path
 
     @property
+    def kind(self) -> str:
+        """``peft`` or ``reft``, which go onto a base, or ``model``, which needs none."""
+        return _kind_of(self.path)
+
+    @property
+    def config(self) -> Path:
+        """The file that says what it is."""
+        return next(
+            (self.path / file for file in _KINDS if (self.path / file).is_file()),
+            self.path / ADAPTER_CONFIG,
+        )
+
+    @property
     def weights(self) -> Path:
-        """The file of its weights."""
-        return self.path / "adapter_model.safetensors"
+        """The file of its weights, or the first of them."""
+        usual = self.path / _WEIGHTS.get(self.kind, _WEIGHTS["peft"])
+        if self.kind == "model" and not usual.is_file():
+            return next(iter(sorted(self.path.glob("model*.safetensors"))), usual)
+        return usual
 
     def base(self) -> str:
         """Return the base model: as the user named it, else the folder it was loaded from."""
@@ -41,11 +68,28 @@ class AdapterReference:
             model = args.get("requested_model") or args.get("model")
             if model:
                 return str(model)
-        return str(_read(self.path / "adapter_config.json").get("base_model_name_or_path") or "")
+        return str(_read(self.path / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
+
+    def base_architecture(self) -> dict[str, Any]:
+        """Return kind, depth and width of the model that it was trained on, where known."""
+        noted = _read(self.path / "args.json").get("base_architecture")
+        if isinstance(noted, dict):
+            return noted
+        folder = _read(self.path / ADAPTER_CONFIG).get("base_model_name_or_path")
+        config = _read(Path(str(folder)) / MODEL_CONFIG) if folder else {}
+        text = config.get("text_config")
+        config = text if isinstance(text, dict) else config
+        # Not the kind: parts of models go by names of their own.
+        names = ("num_hidden_layers", "hidden_size")
+        return {name: config[name] for name in names if name in config}
+
+
+def _kind_of(path: Path) -> str:
+    return next((kind for file, kind in _KINDS.items() if (path / file).is_file()), "")
 
 
 def locate_adapter(value: Any) -> AdapterReference:
-    """Find the adapter that the user means.
+    """Find the adapter, or the whole model that a training left, that the user means.
 
     Parameters
     ----------
@@ -64,8 +108,8 @@ def locate_adapter(value: Any) -> AdapterReference:
     name, sign, folder = text.partition("=")
     if not sign or Path(text).expanduser().exists():
         name, folder = "", text
-    path = _newest_checkpoint(Path(folder).expanduser().absolute())
-    if not (path / "adapter_config.json").is_file():
+    path = newest_checkpoint(Path(folder).expanduser().absolute())
+    if not _kind_of(path):
         raise UserError(
             _("There is no adapter in {path}.", path=folder),
             _("It has neither adapter_config.json nor checkpoint folders."),
@@ -88,15 +132,15 @@ def _checked(adapter: AdapterReference) -> AdapterReference:
     if not adapter.weights.is_file():
         raise UserError(
             _("The adapter in {path} has no weights.", path=adapter.path),
-            _("adapter_model.safetensors is missing."),
+            _("{file} is missing.", file=adapter.weights.name),
             _("Choose another checkpoint."),
         )
     return adapter
 
 
-def _newest_checkpoint(path: Path) -> Path:
+def newest_checkpoint(path: Path) -> Path:
     """Return the newest checkpoint of a run's folder, or of the newest run below it."""
-    if (path / "adapter_config.json").is_file():
+    if _kind_of(path):
         return path
     for folder in [path, *sorted(path.glob("v*-*"), key=_version, reverse=True)]:
         found = [entry for entry in folder.glob("checkpoint-*") if entry.name[11:].isdigit()]
@@ -126,7 +170,7 @@ def load_adapter(model: Any, adapter: AdapterReference, peft_name: str, model_na
 
     Returns
     -------
-    PeftModel
+    PeftModel or InterventionModel
         The model with the adapter, in evaluation mode.
 
     Raises
@@ -134,8 +178,29 @@ def load_adapter(model: Any, adapter: AdapterReference, peft_name: str, model_na
     UserError
         When the adapter does not fit; `model` can be used as before.
     """
-    from peft import PeftConfig, PeftModel, PeftModelForCausalLM
     from safetensors import SafetensorError
+
+    errors = (RuntimeError, ValueError, KeyError, TypeError, OSError, ImportError, SafetensorError)
+    try:
+        _check_architecture(model, adapter)
+        if adapter.kind == "reft":
+            from swift_jupyter.engine.training.tuners.reft import load_reft
+
+            return load_reft(model, adapter.path)
+        return _load_peft(model, adapter, peft_name)
+    except errors as error:
+        raise UserError(
+            _("The adapter {name} does not fit {model}.", name=adapter.name, model=model_name),
+            (str(error).strip() or type(error).__name__).splitlines()[0],
+            _("It was trained on {base}.", base=adapter.base() or _("another model")),
+        ) from error
+
+
+def _load_peft(model: Any, adapter: AdapterReference, peft_name: str) -> Any:
+    from swift_jupyter.engine.models.loading import without_bars
+
+    with without_bars():
+        from peft import PeftConfig, PeftModel, PeftModelForCausalLM
 
     wrapped = model if isinstance(model, PeftModel) else None
     try:
@@ -146,30 +211,68 @@ def load_adapter(model: Any, adapter: AdapterReference, peft_name: str, model_na
                 wrapped = PeftModelForCausalLM(model, config, adapter_name=peft_name)
             loaded = wrapped.load_adapter(adapter.path, adapter_name=peft_name)
         _check_complete(loaded)
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
+    except Exception:
         if wrapped is not None and wrapped is not model:
-            wrapped.unload()
+            unwrap(wrapped)
         elif wrapped is not None and peft_name in wrapped.peft_config:
             wrapped.delete_adapter(peft_name)
-        raise UserError(
-            _("The adapter {name} does not fit {model}.", name=adapter.name, model=model_name),
-            str(error).strip().splitlines()[0],
-            _("It was trained on {base}.", base=adapter.base() or _("another model")),
-        ) from error
+        raise
     return wrapped.eval()
+
+
+def unwrap(model: Any) -> Any:
+    """Take all adapters off a model and return the base; a bare model is its own base."""
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    if isinstance(model, PreTrainedModel):
+        return model
+    if isinstance(model, PeftModel) and not hasattr(model.base_model, "unload"):
+        inner: Any = model.base_model
+        if hasattr(inner, "disable_adapter_layers"):
+            # Adaption prompts replace the attentions of the base.
+            inner.disable_adapter_layers()
+            return inner.model
+        return inner  # Virtual tokens are not inside the base.
+    return model.unload()
+
+
+def _check_architecture(model: Any, adapter: AdapterReference) -> None:
+    """Refuse an adapter of a model of another kind or shape, even if every weight finds a place."""
+    from swift_jupyter.engine.models.architecture import base_architecture
+
+    here, there = base_architecture(model.config), adapter.base_architecture()
+    for name, words in (
+        ("model_type", _("kind")),
+        ("num_hidden_layers", _("number of layers")),
+        ("hidden_size", _("width")),
+    ):
+        if there.get(name) is not None and here[name] != there[name]:
+            raise ValueError(
+                _(
+                    "the {what} is {here}, and {there} where it was trained",
+                    what=words,
+                    here=here[name],
+                    there=there[name],
+                )
+            )
 
 
 def _check_complete(loaded: Any) -> None:
     """Refuse an adapter of which only a part found its place: it would answer nonsense."""
-    if loaded.unexpected_keys:
+    # What prompt tuning puts before the tokens goes to a place of its own.
+    unexpected = [name for name in loaded.unexpected_keys if name != "prompt_embeddings"]
+    if unexpected:
         raise ValueError(
             _(
                 "{count} of its weights have no place, such as {name}",
-                count=len(loaded.unexpected_keys),
-                name=loaded.unexpected_keys[0],
+                count=len(unexpected),
+                name=unexpected[0],
             )
         )
-    missing = [name for name in loaded.missing_keys if "lora_" in name]
+    # These are stored once for all layers, or only what they put out is.
+    shared = ("vblora_vector_bank", "prompt_encoder")
+    missing = [name for name in loaded.missing_keys if not any(word in name for word in shared)]
     if missing:
         raise ValueError(
             _("{count} weights are missing, such as {name}", count=len(missing), name=missing[0])

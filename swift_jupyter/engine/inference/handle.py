@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Generator, Sequence
 from typing import Any
 
 from swift_jupyter.engine.inference.chat_model import ChatModel
@@ -56,7 +57,9 @@ class ModelHandle:
         """
         return self._model.generate(prompt, adapter=self._chosen(adapter), **arguments)
 
-    def stream(self, prompt: str, *, adapter: str | None = None, **arguments: Any) -> Iterator[str]:
+    def stream(
+        self, prompt: str, *, adapter: str | None = None, **arguments: Any
+    ) -> Generator[str, None, None]:
         """Yield the pieces of an answer as they come; arguments as for `generate`."""
         return self._model.stream(prompt, adapter=self._chosen(adapter), **arguments)
 
@@ -72,6 +75,42 @@ class ModelHandle:
         """
         *history, last = messages
         return self.generate(last["content"], adapter=adapter, history=history, **arguments)
+
+    def batch(
+        self, prompts: Sequence[Any], *, adapter: str | None = None, **arguments: Any
+    ) -> list[Answer]:
+        """Answer many questions together; see `ChatModel.batch`.
+
+        Parameters
+        ----------
+        prompts : sequence
+            Questions, or conversations as lists of messages.
+        adapter : str, optional
+            Another adapter, or ``""`` for the model without one.
+        **arguments
+            ``system``, ``on_answer`` and the fields of `GenerationOptions`.
+        """
+        return self._model.batch(prompts, adapter=self._chosen(adapter), **arguments)
+
+    async def agenerate(self, prompt: str, **arguments: Any) -> Answer:
+        """Answer one question while the event loop goes on; arguments as for `generate`."""
+        return await asyncio.to_thread(self.generate, prompt, **arguments)
+
+    async def abatch(self, prompts: Sequence[Any], **arguments: Any) -> list[Answer]:
+        """Answer many questions while the event loop goes on; arguments as for `batch`."""
+        return await asyncio.to_thread(self.batch, prompts, **arguments)
+
+    async def astream(self, prompt: str, **arguments: Any) -> AsyncIterator[str]:
+        """Yield the pieces of an answer while the event loop goes on.
+
+        Whoever stops taking pieces stops the answer, too. Arguments as for `generate`.
+        """
+        pieces = self.stream(prompt, **arguments)
+        try:
+            while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+                yield piece
+        finally:
+            await asyncio.to_thread(pieces.close)
 
     def _chosen(self, adapter: str | None) -> str:
         return self.adapter if adapter is None else adapter

@@ -30,11 +30,46 @@ class GenerationOptions:
         None, help="Above 1 it makes repetitions less likely."
     )
     seed: int | None = option(None, help="The seed of sampling, for answers that can be repeated.")
+    stop_words: list[str] = option(
+        [], help="Texts that end the answer and do not belong to it, besides the model's own end."
+    )
+    logprobs: int | None = option(
+        None,
+        help="Keep how likely each token was, with this many alternatives, in the answer's "
+        "logprobs.",
+    )
     enable_thinking: bool = option(
         False,
         help="Let models that can think or not think before they answer. Off, since answers "
         "without thoughts are what most data sets teach.",
     )
+
+
+@dataclass(frozen=True)
+class ChosenToken:
+    """One token of an answer.
+
+    Attributes
+    ----------
+    text : str
+        The token.
+    logprob : float
+        The natural logarithm of its probability, before temperature and cuts.
+    top : tuple of (str, float)
+        The likeliest tokens in its place.
+    """
+
+    text: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            "text": self.text,
+            "logprob": self.logprob,
+            "top": [list(pair) for pair in self.top],
+        }
 
 
 class Answer(str):
@@ -50,6 +85,8 @@ class Answer(str):
         How long it took.
     messages : list of dict
         The whole conversation, this answer included.
+    logprobs : list of ChosenToken or None
+        How likely each token was, when that was asked for.
     """
 
     finish_reason: str
@@ -57,6 +94,7 @@ class Answer(str):
     completion_tokens: int
     seconds: float
     messages: Messages
+    logprobs: list[ChosenToken] | None
 
     @classmethod
     def of(
@@ -68,6 +106,7 @@ class Answer(str):
         completion_tokens: int,
         seconds: float,
         messages: Messages,
+        logprobs: list[ChosenToken] | None = None,
     ) -> Answer:
         """Build an answer; `messages` is the conversation before it."""
         answer = cls(text)
@@ -75,6 +114,7 @@ class Answer(str):
         answer.prompt_tokens = prompt_tokens
         answer.completion_tokens = completion_tokens
         answer.seconds = seconds
+        answer.logprobs = logprobs
         answer.messages = [*messages, {"role": "assistant", "content": text}]
         return answer
 
@@ -92,6 +132,11 @@ class Answer(str):
             "completion_tokens": self.completion_tokens,
             "seconds": self.seconds,
             "messages": self.messages,
+            **(
+                {"logprobs": [token.to_dict() for token in self.logprobs]}
+                if self.logprobs is not None
+                else {}
+            ),
         }
 
 

@@ -166,16 +166,25 @@ def load_model(
 
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """Keep transformers' own progress bars out of the cell, which has one already."""
-    from transformers.utils import logging
+    """Keep transformers' own progress bars out of the cell, which has one already.
 
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
+    So are remarks of bitsandbytes, which peft imports where it is installed, on kernels
+    that nothing here asks for.
+    """
+    import logging
+
+    from transformers.utils import logging as bars
+
+    shown, remarks = bars.is_progress_bar_enabled(), logging.getLogger("bitsandbytes")
+    level = remarks.level
+    bars.disable_progress_bar()
+    remarks.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        remarks.setLevel(level)
         if shown:
-            logging.enable_progress_bar()
+            bars.enable_progress_bar()
 
 
 def _explained(folder: Path, error: Exception, trusted: bool) -> UserError:

@@ -24,6 +24,7 @@ from swift_jupyter.hub.pull import pull
 from swift_jupyter.settings import load_settings
 
 ROWS_PER_STEP = 8
+SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 SUBJECTS = "rivers lakes mountains birds trees stars ships clocks bridges songs"
 WORDS = "they are old and new and people like to look at them when the sun is out"
 
@@ -86,6 +87,8 @@ def write_rows(path: Path, count: int, equal: bool) -> None:
             question = f"Tell me about {chance.choice(subjects)}, please."
             answer = " ".join(chance.choices(words, k=count_of_words)).capitalize() + "."
             messages = [
+                # Said outright, since engines differ in the default they put here.
+                {"role": "system", "content": SYSTEM},
                 {"role": "user", "content": question},
                 {"role": "assistant", "content": answer},
             ]

@@ -14,7 +14,6 @@ from swift_jupyter.engine.inference.protocol import Answer, conversation
 from swift_jupyter.errors import Interrupted, UserError
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.runs.progress import ProgressReader, RunProgress
-from swift_jupyter.runs.run import Run
 
 _POLL_SECONDS = 0.1
 _ANSWER_SECONDS = 600.0
@@ -23,11 +22,6 @@ _LOG_LINES = 8
 
 class DeployRun(RunResult):
     """A server in the background."""
-
-    @property
-    def run(self) -> Run:
-        """The run itself."""
-        return self._run
 
     @property
     def url(self) -> str:

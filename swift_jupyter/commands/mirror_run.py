@@ -10,7 +10,6 @@ from swift_jupyter.commands.run_result import RunResult
 from swift_jupyter.errors import Interrupted, UserError
 from swift_jupyter.i18n import translate as _
 from swift_jupyter.runs.progress import RunProgress
-from swift_jupyter.runs.run import Run
 
 _START_SECONDS = 60.0
 _POLL_SECONDS = 0.1
@@ -18,11 +17,6 @@ _POLL_SECONDS = 0.1
 
 class MirrorRun(RunResult):
     """A run of ``mirror serve`` or ``mirror sync --every``."""
-
-    @property
-    def run(self) -> Run:
-        """The run itself."""
-        return self._run
 
     @property
     def url(self) -> str:

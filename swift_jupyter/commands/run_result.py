@@ -28,6 +28,11 @@ class RunResult(Result):
         self._run = run
 
     @property
+    def run(self) -> Run:
+        """The run itself."""
+        return self._run
+
+    @property
     def id(self) -> str:
         """The short name for ``%swift runs``."""
         return self._run.id

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,8 +65,7 @@ def run(options: ShowOptions, context: Context) -> TokenView:
     tokenizer = load_tokenizer(folder, options.trust_remote_code)
     with context.frontend.progress(_("Encoding")) as view:
         data = prepare(
-            # The rows come in the order of their file unless a random choice is wanted.
-            dataclasses.replace(_data_options(options), dataset_shuffle=False),
+            _data_options(options),
             tokenizer,
             _positions(folder),
             progress=lambda done, total: view.update(_("{done} rows", done=done)),
@@ -97,11 +95,13 @@ def _check_given(options: ShowOptions, model: str) -> None:
 
 def _data_options(options: ShowOptions) -> DataOptions:
     """Return the options of the data; names that were not given stay placeholders to be seen."""
-    names = (field.name for field in dataclasses.fields(DataOptions))
-    values = {name: getattr(options, name) for name in names}
-    values["model_name"] = options.model_name or [NAME]
-    values["model_author"] = options.model_author or [AUTHOR]
-    return DataOptions(**values)
+    return DataOptions.of(
+        options,
+        # The rows come in the order of their file unless a random choice is wanted.
+        dataset_shuffle=False,
+        model_name=options.model_name or [NAME],
+        model_author=options.model_author or [AUTHOR],
+    )
 
 
 def _pull_tokenizer(model: str, options: ShowOptions, context: Context) -> Path:

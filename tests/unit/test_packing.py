@@ -81,20 +81,21 @@ def test_loss_and_gradients_are_those_of_padded_rows(
 
     assert packed == pytest.approx(padded, rel=1e-5)
     assert torch.allclose(found, expected, atol=1e-5)
-    assert can_pack(model, batch, 0)
+    assert can_pack(model, batch, [len(r) for r in batch], 0)
 
 
 def test_a_model_with_a_window_is_found_out() -> None:
     """Given a model that looks back only four tokens, when asked, then it is not packed."""
     model = tiny("mistral", sliding_window=4)
 
-    assert not can_pack(model, rows(prefix=20), 0)
+    batch = rows(prefix=20)
+    assert not can_pack(model, batch, [len(r) for r in batch], 0)
 
 
 def test_the_mode_of_the_model_stays() -> None:
     """Given a model in training, when it was asked, then it is still in training."""
     model = tiny("llama").train()
-    can_pack(model, rows(), 0)
+    can_pack(model, rows(), [len(r) for r in rows()], 0)
     assert model.training
 
 

@@ -30,6 +30,7 @@ from swift_jupyter.engine.data.rows import Origin, RowProblem
 from swift_jupyter.engine.data.sources import PullReport, files_of
 from swift_jupyter.engine.data.spec import parse_spec
 from swift_jupyter.files import write_json_atomically
+from swift_jupyter.hub.cache.verify import file_sha256
 from swift_jupyter.settings import Settings
 
 # To be raised with every change of what is encoded from the same input.
@@ -87,7 +88,7 @@ class EncodedCache:
             return None
         try:
             files = [
-                [str(path), _file_hash(path)]
+                [str(path), file_sha256(path)]
                 for dataset in given
                 for path in files_of(parse_spec(str(dataset)), settings, report)
             ]
@@ -160,20 +161,10 @@ def _tokenizer_hashes(tokenizer: Any) -> list[list[str]] | None:
         return None
     files = sorted({path for pattern in _TOKENIZER_FILES for path in folder.glob(pattern)})
     try:
-        hashes = [[path.name, _file_hash(path)] for path in files if path.is_file()]
+        hashes = [[path.name, file_sha256(path)] for path in files if path.is_file()]
     except OSError:
         return None
     return hashes or None
-
-
-def _file_hash(path: Path) -> str:
-    with path.open("rb") as stream:
-        if hasattr(hashlib, "file_digest"):  # From Python 3.11 on.
-            return str(hashlib.file_digest(stream, "sha256").hexdigest())
-        digest = hashlib.sha256()
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _make_room(root: Path, newest: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,3 +53,9 @@ class DataOptions:
     )
     seed: int = option(42, help="The seed of everything random.")
     data_seed: int | None = option(None, help="Another seed for the choice of rows.")
+
+    @classmethod
+    def of(cls, options: DataOptions, **changed: Any) -> DataOptions:
+        """Return only these options of a command that has more, with some `changed`."""
+        names = (field.name for field in dataclasses.fields(DataOptions))
+        return DataOptions(**{name: getattr(options, name) for name in names} | changed)

@@ -191,7 +191,9 @@ def _padding_free(
         return False
     if job.padding_free is None and device != "cpu":
         return False
-    possible = tuner.packable and can_pack(model, data.train, tokenizer.pad_token_id)
+    possible = tuner.packable and can_pack(
+        model, data.train, data.train.lengths(), tokenizer.pad_token_id
+    )
     if job.padding_free and not possible:
         raise UserError(
             _("This model or tuner cannot train rows without padding."),

@@ -18,7 +18,9 @@ _LONGEST = 512  # Tokens of the rows that are compared; longer ones would cost s
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 3e-2, torch.float16: 1e-2}
 
 
-def can_pack(model: Any, rows: Sequence[EncodedRow], pad_token_id: int) -> bool:
+def can_pack(
+    model: Any, rows: Sequence[EncodedRow], lengths: Sequence[int], pad_token_id: int
+) -> bool:
     """Tell whether packed rows give the loss that padded rows give.
 
     Parameters
@@ -27,6 +29,8 @@ def can_pack(model: Any, rows: Sequence[EncodedRow], pad_token_id: int) -> bool:
         The model as it will be trained.
     rows : sequence of EncodedRow
         The training rows, of which the shortest are tried.
+    lengths : sequence of int
+        Their lengths in tokens.
     pad_token_id : int
         What pads rows.
 
@@ -41,7 +45,7 @@ def can_pack(model: Any, rows: Sequence[EncodedRow], pad_token_id: int) -> bool:
         return False
     if getattr(inner.config, "_attn_implementation", "") not in ("sdpa", "eager"):
         return False
-    if _shortest_window(inner.config) < max(map(len, rows)):
+    if _shortest_window(inner.config) < max(lengths):
         return False
     tried = sorted(rows[:256], key=len)[:_ROWS]
     if len(tried) < _ROWS or sum(map(len, tried)) > _LONGEST:

@@ -237,11 +237,9 @@ class _Training:
         from swift_jupyter.engine.data.pipeline import prepare
         from swift_jupyter.engine.models.loading import check_model_folder
 
-        names = {f.name for f in dataclasses.fields(DataOptions)}
-        options = DataOptions(**{name: getattr(self.job, name) for name in names})
         config = check_model_folder(model_folder)
         data = prepare(
-            options,
+            DataOptions.of(self.job),
             tokenizer,
             config.get("max_position_embeddings"),
             progress=lambda done, total: self.reporter.phase(_("Reading the data"), done, total),

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from swift_jupyter.engine.training.checkpoints import numbered
 from swift_jupyter.errors import UserError
 from swift_jupyter.files import write_json_atomically
 from swift_jupyter.i18n import translate as _
@@ -18,7 +19,6 @@ from swift_jupyter.runs.process import ProcessIdentity
 from swift_jupyter.runs.record import RunRecord, State, read_record, write_record
 
 _VERSION = re.compile(r"v(\d+)-")
-_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
 class RunFolder:
@@ -137,12 +137,7 @@ class RunFolder:
 
     def checkpoints(self) -> list[Path]:
         """Return the published checkpoints, the oldest first."""
-        found = [
-            (int(match.group(1)), entry)
-            for entry in self.path.glob("checkpoint-*")
-            if (match := _CHECKPOINT.fullmatch(entry.name)) and entry.is_dir()
-        ]
-        return [entry for _step, entry in sorted(found)]
+        return numbered(self.path)
 
 
 def create_run_folder(output_dir: Path, add_version: bool = True) -> RunFolder:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swift_jupyter.engine.training import checkpoints
 from swift_jupyter.errors import UserError
 from swift_jupyter.i18n import translate as _
 
@@ -143,9 +144,9 @@ def newest_checkpoint(path: Path) -> Path:
     if _kind_of(path):
         return path
     for folder in [path, *sorted(path.glob("v*-*"), key=_version, reverse=True)]:
-        found = [entry for entry in folder.glob("checkpoint-*") if entry.name[11:].isdigit()]
+        found = checkpoints.numbered(folder)
         if found:
-            return max(found, key=lambda entry: int(entry.name[11:]))
+            return found[-1]
     return path
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swift_jupyter.engine.training import checkpoints
 from swift_jupyter.errors import UserError, nearest
 from swift_jupyter.hub.packages import KNOWN_PACKAGES
 from swift_jupyter.hub.pairing import known_models
@@ -176,12 +177,8 @@ def _resolve_folder(name: str, folder: Path, revision: str | None) -> RepoRefere
 
 def _trained_model(folder: Path) -> Path | None:
     """Return the newest checkpoint of a run that trained all weights."""
-    found = [
-        entry
-        for entry in folder.glob("checkpoint-*")
-        if entry.name[11:].isdigit() and (entry / "config.json").is_file()
-    ]
-    return max(found, key=lambda entry: int(entry.name[11:])).resolve() if found else None
+    found = [e for e in checkpoints.numbered(folder) if (e / "config.json").is_file()]
+    return found[-1].resolve() if found else None
 
 
 def _existing_folder(name: str) -> Path | None:

@@ -64,14 +64,19 @@ def step_of(checkpoint: Path) -> int:
     return int(match.group(1)) if match else 0
 
 
+def numbered(folder: Path) -> list[Path]:
+    """Return the folders that have a checkpoint's name, the oldest first."""
+    found = [
+        entry
+        for entry in folder.glob("checkpoint-*")
+        if _NAME.fullmatch(entry.name) and entry.is_dir()
+    ]
+    return sorted(found, key=step_of)
+
+
 def published(run_folder: Path) -> list[Path]:
     """Return the published checkpoints that training can go on from, the oldest first."""
-    complete = [
-        entry
-        for entry in run_folder.glob("checkpoint-*")
-        if _NAME.fullmatch(entry.name) and (entry / "trainer_state.json").is_file()
-    ]
-    return sorted(complete, key=step_of)
+    return [entry for entry in numbered(run_folder) if (entry / "trainer_state.json").is_file()]
 
 
 def last_checkpoint(run_folder: Path) -> Path | None:
